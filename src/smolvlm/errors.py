@@ -1,0 +1,63 @@
+"""Every error a user of smolvlm can meet. Each message says what was given, what is allowed, what to do.
+
+    SmolVLMError
+    ├── InputError (ValueError)          something the caller passed can't be used
+    │   ├── MediaError                   a picture or video that can't be opened or decoded
+    │   │   ├── ImageError
+    │   │   ├── VideoError
+    │   │   └── FetchError               a URL that is refused, or whose download failed
+    │   ├── PromptError                  placeholders, media and messages don't fit together
+    │   ├── ContextLengthError           more tokens than the model holds
+    │   └── ConfigError                  a configuration or recipe with wrong or unknown keys
+    ├── CheckpointError                  files of a model that are missing, damaged or don't fit
+    │   └── ModelNotFoundError (OSError) no such directory or hub id
+    └── MissingDependencyError (ImportError)
+"""
+
+
+class SmolVLMError(Exception):
+    """Base class: `except SmolVLMError` catches everything the library raises on purpose."""
+
+
+class InputError(SmolVLMError, ValueError):
+    """An argument that can't be used. Also a ValueError, as the reference raises."""
+
+
+class MediaError(InputError):
+    """A picture or video that can't be used."""
+
+
+class ImageError(MediaError):
+    """A picture that can't be opened, is damaged, too large, or of a refused format."""
+
+
+class VideoError(MediaError):
+    """A video that can't be opened, has no picture track, or can't be sampled."""
+
+
+class FetchError(MediaError):
+    """A URL that is refused by the guard, or a download that failed."""
+
+
+class PromptError(InputError):
+    """Messages, placeholders and media that don't fit together."""
+
+
+class ContextLengthError(InputError):
+    """The prompt needs more tokens than the model holds."""
+
+
+class ConfigError(InputError):
+    """A configuration or recipe with a wrong value or an unknown key."""
+
+
+class CheckpointError(SmolVLMError):
+    """A checkpoint whose files are missing, damaged or don't fit the model."""
+
+
+class ModelNotFoundError(CheckpointError, OSError):
+    """No checkpoint under this directory or hub id. Also an OSError, as the reference raises."""
+
+
+class MissingDependencyError(SmolVLMError, ImportError):
+    """An optional package is needed; the message names the command that installs it."""
