@@ -15,7 +15,6 @@ test: .venv/installed-dev
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
 
 types: .venv/installed-dev
 	.venv/bin/mypy
