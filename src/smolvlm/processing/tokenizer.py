@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import hub
 from ..errors import CheckpointError, InputError
 from .batch import BatchFeature
 from .chat import fenced_pieces
+from .rows import as_batch, as_lists, keeper, pad, pad_width
 
 VERY_LARGE = int(1e30)  # what the reference writes for "no limit"
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -30,7 +29,16 @@ _FAMILY = {  # for a bare tokenizer.json: the family's roles, where the vocabula
     "global_image_token": "<global-img>",
     "end_of_utterance_token": "<end_of_utterance>",
 }
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template*")
+
+
+def _byte_letters() -> dict[str, int]:
+    """letter -> byte of byte-level vocabularies: printable Latin-1 stands for itself, the rest comes from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES = _byte_letters()
 
 
 class SmolVLMTokenizer:
@@ -49,6 +57,7 @@ class SmolVLMTokenizer:
         self.init_kwargs: dict[str, Any] = dict(settings or {})
         self._add_missing_tokens(self.init_kwargs.get("added_tokens_decoder") or {})
         self._roles = self._read_roles(self.init_kwargs)
+        self._special_ids = frozenset(self.all_special_ids)
         self.padding_side: str = self.init_kwargs.get("padding_side", "right")
         self.truncation_side: str = self.init_kwargs.get("truncation_side", "right")
         self.model_max_length = int(self.init_kwargs.get("model_max_length") or VERY_LARGE)
@@ -74,7 +83,7 @@ class SmolVLMTokenizer:
             local_files_only=local_files_only,
             token=token,
             cache_dir=cache_dir,
-            patterns=_FILES,
+            patterns=hub.PROCESSOR_FILES,
         )
         return cls.from_directory(directory, **settings)
 
@@ -221,19 +230,19 @@ class SmolVLMTokenizer:
         padding: False, True or "longest", "max_length". truncation: False, or True to cut at max_length (else at
         model_max_length). is_split_into_words: each text is a list of words. One text gives flat lists.
         """
-        texts, batched = _as_batch(text, is_split_into_words)
+        texts, batched = as_batch(text, is_split_into_words)
         encodings = [self._encode(one, add_special_tokens, is_split_into_words) for one in texts]
         limit = self._limit(truncation, max_length)
-        keep = _keeper(limit, truncation_side or self.truncation_side)
+        keep = keeper(limit, truncation_side or self.truncation_side)
         rows = [keep(list(encoding.ids)) for encoding in encodings]
-        width = _pad_width([len(row) for row in rows], padding, max_length or limit, pad_to_multiple_of)
+        width = pad_width([len(row) for row in rows], padding, max_length or limit, pad_to_multiple_of)
         side = padding_side or self.padding_side
-        result: dict[str, Any] = {"input_ids": [self._pad(row, width, self._pad_id(width, row), side) for row in rows]}
+        result: dict[str, Any] = {"input_ids": [pad(row, width, self._pad_id(width, row), side) for row in rows]}
         if return_attention_mask:
-            result["attention_mask"] = [self._pad([1] * len(row), width, 0, side) for row in rows]
+            result["attention_mask"] = [pad([1] * len(row), width, 0, side) for row in rows]
         if return_offsets_mapping:
             offsets = [keep(list(encoding.offsets)) for encoding in encodings]
-            result["offset_mapping"] = [self._pad(row, width, (0, 0), side) for row in offsets]
+            result["offset_mapping"] = [pad(row, width, (0, 0), side) for row in offsets]
         if not batched and return_tensors is None:
             result = {key: value[0] for key, value in result.items()}
         return BatchFeature(result).convert_to_tensors(return_tensors)
@@ -253,13 +262,6 @@ class SmolVLMTokenizer:
             )
         return self.pad_token_id if self.pad_token_id is not None else 0
 
-    @staticmethod
-    def _pad(row: list[Any], width: int, value: Any, side: str) -> list[Any]:
-        if side not in ("left", "right"):
-            raise InputError(f"padding_side={side!r}: it must be 'left' or 'right'.")
-        filling = [value] * (width - len(row))
-        return filling + row if side == "left" else row + filling
-
     # ---- ids -> text ----
 
     def decode(
@@ -269,7 +271,7 @@ class SmolVLMTokenizer:
 
         clean_up_tokenization_spaces is accepted and has nothing to do: a byte-level vocabulary adds no spaces.
         """
-        rows = _as_lists(token_ids)
+        rows = as_lists(token_ids)
         if isinstance(rows, int):
             rows = [rows]
         if rows and isinstance(rows[0], list):
@@ -290,6 +292,17 @@ class SmolVLMTokenizer:
             )
         return str(self.backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
+    def token_bytes(self, index: int) -> bytes:
+        """The UTF-8 bytes that a token stands for, maybe part of a character; none for special tokens."""
+        if index in self._special_ids:
+            return b""
+        token = self.backend.id_to_token(index)
+        if token is None:
+            raise InputError(f"Token id {index} is not in the vocabulary of {len(self)} entries.")
+        if all(letter in _BYTES for letter in token):
+            return bytes(_BYTES[letter] for letter in token)
+        return str(token).encode()
+
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """Id of a token, or ids of a list; a text that is no token gives the id of the unknown token."""
         if isinstance(tokens, str):
@@ -299,70 +312,11 @@ class SmolVLMTokenizer:
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """Token of an id, or tokens of a list, array or tensor."""
-        ids = _as_lists(ids)
+        ids = as_lists(ids)
         return self.backend.id_to_token(ids) if isinstance(ids, int) else [self.backend.id_to_token(i) for i in ids]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         return str(self.backend.decoder.decode(list(tokens)))
-
-
-def _as_batch(text: Any, split: bool) -> tuple[list[Any], bool]:
-    depth = 1 if split else 0
-    level = text
-    for _ in range(depth):
-        if isinstance(level, str) or not isinstance(level, Sequence):
-            raise InputError("is_split_into_words=True takes a list of words, or a list of such lists.")
-        level = level[0] if level else ""
-    if isinstance(level, str):
-        return [text], False
-    if not isinstance(text, Sequence) or not all(_is_text(one, split) for one in text):
-        raise InputError(
-            "`text` must be a string or a list of strings (lists of words with is_split_into_words=True); "
-            f"got {type(text).__name__}."
-        )
-    return list(text), True
-
-
-def _is_text(one: object, split: bool) -> bool:
-    if not split:
-        return isinstance(one, str)
-    return isinstance(one, list | tuple) and all(isinstance(word, str) for word in one)
-
-
-def _keeper(limit: int | None, side: str) -> Any:
-    if side not in ("left", "right"):
-        raise InputError(f"truncation_side={side!r}: it must be 'left' or 'right'.")
-
-    def keep(row: list[Any]) -> list[Any]:
-        if limit is None or len(row) <= limit:
-            return row
-        return row[:limit] if side == "right" else row[len(row) - limit :]
-
-    return keep
-
-
-def _pad_width(lengths: list[int], padding: bool | str, max_length: int | None, multiple: int | None) -> int:
-    if padding in (False, "do_not_pad", None):
-        return 0
-    if padding not in (True, "longest", "max_length"):
-        raise InputError(f"padding={padding!r} is not known: use False, True, 'longest' or 'max_length'.")
-    width = max(lengths, default=0)
-    if padding == "max_length":
-        if max_length is None:
-            raise InputError("padding='max_length' needs max_length=..., the length to fill up to.")
-        width = max(width, max_length)
-    return -(-width // multiple) * multiple if multiple else width
-
-
-def _as_lists(ids: Any) -> Any:
-    """Numbers, arrays, tensors and nestings of them -> an int or nested lists of ints."""
-    if hasattr(ids, "tolist"):
-        return ids.tolist()
-    if isinstance(ids, list | tuple):
-        return [_as_lists(one) for one in ids]
-    if isinstance(ids, int | np.integer):
-        return int(ids)
-    raise InputError(f"Token ids are whole numbers in lists, arrays or tensors; got {type(ids).__name__}.")
 
 
 def _text(entry: Any) -> str:
