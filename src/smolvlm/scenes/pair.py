@@ -1,0 +1,116 @@
+"""Two pictures: which one has something, what is the same, how many more, and what changed from one to the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from .ask import ask
+from .canvas import Canvas
+from .material import Mark, Scene, Turn
+from .scene import SIDE, yes_no
+from .telling import describe
+from .things import COLOURS, PLACES, SHAPES, Thing, choose_things, pairs, place_thing, tint, with_article
+
+WHICH = ("first", "second")
+MOST = 4
+
+
+def draw_pair(rng: Random, level: float, held_out: bool) -> Scene:
+    most = 1 + round((MOST - 1) * level)
+    sort = rng.random()
+    if sort < 0.4:
+        one = choose_things(rng, rng.randint(1, most), held_out=held_out, distinct=True)
+        two, changed = change(rng, one, held_out)
+        turns = [Turn(ask(rng, "changed"), changed, "changed")]
+    else:
+        one = choose_things(rng, rng.randint(1, 1 if sort > 0.85 else most), held_out=held_out, distinct=True)
+        two = choose_things(rng, rng.randint(1, 1 if sort > 0.85 else most), distinct=True)
+        turns = []
+    if rng.random() < 0.5:
+        one, two = (one, two) if sort < 0.4 else (two, one)
+    pictures, marks = [], list[Mark]()
+    for index, things in enumerate((one, two)):
+        canvas = Canvas(rng, SIDE, picture=index)
+        for thing in things:
+            canvas.thing(thing)
+        pictures.append(canvas.finish())
+        marks += canvas.marks
+    turns += _turns(rng, one, two, held_out)
+    rng.shuffle(turns)
+    return Scene("pair", tuple(pictures), turns=tuple(turns[:7]), marks=tuple(marks), detail="low")
+
+
+def change(rng: Random, things: list[Thing], held_out: bool) -> tuple[list[Thing], str]:
+    """The things after one change, and the sentence that tells it."""
+    sort = rng.choice(("colour", "moved", "added", "removed"))
+    if sort == "removed" and len(things) == 1:
+        sort = "added"
+    taken = {thing.pair for thing in things}
+    free = [place for place in range(9) if place not in {thing.place for thing in things}]
+    if sort == "added":
+        pair = rng.choice([pair for pair in pairs(held_out=False) if pair not in taken])
+        new = place_thing(rng, pair, rng.choice(free))
+        return _ordered([*things, new]), f"{with_article(new.name).capitalize()} was added {new.at}."
+    index = rng.randrange(len(things))
+    old, others = things[index], things[:index] + things[index + 1 :]
+    if sort == "removed":
+        return others, f"The {old.name} was removed."
+    if sort == "moved":
+        new = place_thing(rng, old.pair, rng.choice(free), old.size)
+        new = replace(new, diameter=old.diameter, rgb=old.rgb, angle=old.angle)
+        return _ordered([*others, new]), f"The {old.name} moved from the {PLACES[old.place]} to the {PLACES[new.place]}."
+    colours = [colour for colour, shape in pairs(held_out=False) if shape == old.shape and (colour, shape) not in taken]
+    colour = rng.choice(colours)
+    return _ordered([*others, replace(old, colour=colour, rgb=tint(rng, colour))]), f"The {old.name} turned {colour}."
+
+
+def _ordered(things: list[Thing]) -> list[Thing]:
+    return sorted(things, key=lambda thing: thing.place)
+
+
+def _turns(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> list[Turn]:
+    turns = [_which_has(rng, one, two, held_out) for _ in range(rng.randint(2, 3))]
+    turns = list({turn.question.lower(): turn for turn in turns}.values())
+    more = 0 if len(one) > len(two) else 1
+    gap = abs(len(one) - len(two))
+    if rng.random() < 0.6:
+        answer = f"the {WHICH[more]}" if gap else "the same"
+        turns.append(Turn(ask(rng, "more"), answer, "more"))
+    if gap and rng.random() < 0.7:
+        turns.append(Turn(ask(rng, "difference", which=WHICH[more]), str(gap), "difference"))
+    if rng.random() < (1.0 if not gap else 0.4):
+        turns.append(Turn(ask(rng, "same_count"), yes_no(not gap), "same_count"))
+    if len(one) == len(two) == 1:
+        for key, same in (("same_colour", one[0].colour == two[0].colour), ("same_shape", one[0].shape == two[0].shape)):
+            turns.append(Turn(ask(rng, key), "the same" if same else "different", key))
+    index = rng.randrange(2)
+    if rng.random() < 0.4:
+        turns.append(Turn(ask(rng, "count_in", which=WHICH[index]), str(len((one, two)[index])), "count_in"))
+    if rng.random() < 0.5:
+        index = rng.randrange(2)
+        turns.append(Turn(ask(rng, "describe_one", which=WHICH[index]), describe((one, two)[index]), "describe_one"))
+    return turns
+
+
+def _which_has(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> Turn:
+    """Choose the answer first, then something that fits it."""
+    sort = rng.choice(("pair", "pair", "colour", "shape"))
+    if sort == "pair":
+        every = [" ".join(pair) for pair in pairs(held_out)]
+        left, right = {thing.name for thing in one}, {thing.name for thing in two}
+    elif sort == "colour":
+        every = [f"{colour} shape" for colour in COLOURS]
+        left, right = {f"{thing.colour} shape" for thing in one}, {f"{thing.colour} shape" for thing in two}
+    else:
+        every = list(SHAPES)
+        left, right = {thing.shape for thing in one}, {thing.shape for thing in two}
+    fitting = {
+        "the first": sorted(left - right),
+        "the second": sorted(right - left),
+        "both": sorted(left & right),
+        "neither": [name for name in every if name not in left | right],
+    }
+    answers = [answer for answer, names in fitting.items() if names]
+    answer = rng.choice(answers)
+    return Turn(ask(rng, "which_has", a_thing=with_article(rng.choice(fitting[answer]))), answer, "which_has")

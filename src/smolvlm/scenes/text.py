@@ -1,0 +1,73 @@
+"""Talk without a picture: who the model is, small sums, words to copy and spell, and honest answers on the rest."""
+
+from __future__ import annotations
+
+from random import Random
+
+from .ask import ask
+from .material import Scene, Turn
+from .things import SHAPES, pairs, with_article
+from .words import KNOWN_WORDS, random_letters
+
+WHO = "I am smolvlm-nano, a tiny vision-language model that knows drawn pictures only."
+CAN_DO = (
+    "I can describe drawn shapes, count them, read printed words, bar charts and receipts, "
+    "compare two pictures and tell what happens in a short drawn video."
+)
+FIXED = {
+    "who": WHO,
+    "can_do": CAN_DO,
+    "hello": "Hello! Show me a picture and ask me about it.",
+    "how_are_you": "I am fine, thank you.",
+    "thanks": "You are welcome.",
+    "bye": "Goodbye!",
+    "no_picture": "Please show me a picture.",
+    "beyond": "I don't know. I know drawn pictures only.",
+}
+MIXES = {
+    ("red", "yellow"): "orange",
+    ("blue", "yellow"): "green",
+    ("blue", "red"): "purple",
+    ("red", "white"): "pink",
+}
+CORNERS = {"circle": 0, "square": 4, "triangle": 3, "star": 10, "diamond": 4, "cross": 12}
+_SORTS = (*FIXED, "add", "add", "subtract", "greater", "copy", "copy", "spell", "spell", "mix", "corners")
+
+
+def draw_text(rng: Random, level: float) -> Scene:
+    """Two to five turns without a picture."""
+    sorts = rng.sample(_SORTS, rng.randint(2, 5))
+    return Scene("text", turns=tuple(_turn(rng, sort, level) for sort in sorts), detail="low")
+
+
+def _turn(rng: Random, sort: str, level: float) -> Turn:
+    if sort in FIXED:
+        name = " ".join(rng.choice(pairs(held_out=False)))
+        slots = {"shape": rng.choice(SHAPES), "thing": name, "a_thing": with_article(name)}
+        return Turn(ask(rng, sort, **slots), FIXED[sort], sort)
+    if sort in ("add", "subtract", "greater"):
+        return _sum(rng, sort)
+    if sort in ("copy", "spell"):
+        longest = 2 + round(6 * level)
+        words = [word for word in rng.sample(KNOWN_WORDS, 8) if len(word) <= longest]
+        word = words[0] if words and rng.random() < 0.5 else random_letters(rng, rng.randint(2, longest))
+        return Turn(ask(rng, sort, word=word), word if sort == "copy" else "-".join(word), sort)
+    if sort == "mix":
+        parts, answer = rng.choice(sorted(MIXES.items()))
+        a, b = rng.sample(parts, 2)
+        return Turn(ask(rng, sort, a=a, b=b), answer, sort)
+    shape = rng.choice(sorted(CORNERS))
+    return Turn(ask(rng, "corners", a_shape=with_article(shape)), str(CORNERS[shape]), sort)
+
+
+def _sum(rng: Random, sort: str) -> Turn:
+    a, b = rng.randint(0, 9), rng.randint(0, 9)
+    if sort == "subtract":
+        a, b = max(a, b), min(a, b)
+        answer = a - b
+    elif sort == "greater":
+        b = b if a != b else (a + 1) % 10
+        answer = max(a, b)
+    else:
+        answer = a + b
+    return Turn(ask(rng, sort, a=str(a), b=str(b)), str(answer), sort)
