@@ -38,9 +38,13 @@ def as_array(source: object) -> np.ndarray:
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says; the same object when there is nothing to turn."""
-    if image.getexif().get(_ORIENTATION, 1) in (None, 1):
-        return image
-    return ImageOps.exif_transpose(image)
+    return image if needs_turn(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def needs_turn(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; unknown numbers are taken as upright, as Pillow does."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(2, 9) else 1
 
 
 def to_rgb(image: Image.Image, *, quirks: bool = False) -> Image.Image:
@@ -56,7 +60,9 @@ def to_rgb(image: Image.Image, *, quirks: bool = False) -> Image.Image:
             return Image.alpha_composite(white, layer).convert("RGB")
         return image.convert("RGB")
     except ValueError as error:
-        raise ImageError(f"A picture of mode {image.mode!r} can't be turned into RGB ({error}). Convert it first.") from error
+        raise ImageError(
+            f"The mode {image.mode!r} of the picture has no way to RGB ({error}). Convert it first."
+        ) from error
 
 
 def array_to_image(

@@ -20,8 +20,16 @@ from ..media.image import open_image
 from ..media.pixels import ChannelOrder, array_to_image, as_array, channel_order, is_array, to_rgb
 from ..types import Detail
 from .batch import BatchFeature, tensor_kind, to_tensors
-from .options import DEFAULTS, FILE_KEYS, PixelOptions, check_options, parse_order, read_settings, refuse_unknown
-from .options import write_settings
+from .options import (
+    DEFAULTS,
+    FILE_KEYS,
+    PixelOptions,
+    check_options,
+    parse_order,
+    read_settings,
+    refuse_unknown,
+    write_settings,
+)
 from .tiles import TilePlan, plan
 
 __all__ = ["SmolVLMImageProcessor", "TilePlan", "TiledImage", "normalise", "plan", "tile"]

@@ -144,8 +144,8 @@ def read_settings(directory: str | Path, section: str, files: tuple[str, ...]) -
         if (root / name).is_file():
             return _read_json(root / name)
     raise ModelNotFoundError(
-        f"{root} holds no processor settings: neither {' nor '.join(files)} nor processor_config.json with {section!r}. "
-        "Give the directory of a checkpoint."
+        f"{root} holds no processor settings: neither {' nor '.join(files)} nor a processor_config.json with "
+        f"{section!r}. Give the directory of a checkpoint."
     )
 
 

@@ -55,7 +55,7 @@ def plan(
     (through longest_edge). Raises InputError for a size or limit below 1, or an unknown detail.
     """
     if width < 1 or height < 1:
-        raise InputError(f"A picture of {width} x {height} pixels has nothing to look at: both sides must be at least 1.")
+        raise InputError(f"A picture of {width} x {height} pixels is empty: both sides must be at least 1.")
     if max_tiles is not None and max_tiles < 1:
         raise InputError(f"max_tiles={max_tiles} leaves no tile for the picture: it must be at least 1.")
     if detail not in ("low", "auto", "high"):
