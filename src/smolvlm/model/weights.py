@@ -1,0 +1,293 @@
+"""Checkpoint directory -> module and back. Strict: every tensor has its place, or an error lists those that have none.
+
+The module is built on the meta device, its parameters are then replaced by views of the memory-mapped file, cast or
+moved one by one where dtype or device ask for it. Reading and writing the files themselves: checkpoint/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import hub
+from ..checkpoint import OutgoingTensor, TensorEntry, map_tensors, parse_size, read_index, read_json, write, write_json
+from ..config import SmolVLMConfig, SmolVLMVisionConfig
+from ..errors import CheckpointError, ConfigError, InputError
+from .pretrained import Pretrained
+from .vision import SmolVLMVisionTransformer
+
+Module = TypeVar("Module", bound=Pretrained)
+Value = TypeVar("Value", str, torch.dtype | str)
+Progress = Callable[[int, int], None]
+DeviceMap = str | int | torch.device | dict[str, str | int | torch.device]
+
+# Format's name -> how torch reads the bits that numpy holds. Only these can be parameters of this family.
+FLOAT_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+_NAMES = {dtype: name for name, dtype in FLOAT_TYPES.items()}
+_HEAD = "lm_head.weight"
+_EMBEDDINGS = "model.text_model.embed_tokens.weight"
+_VISION_PREFIXES = ("model.vision_model.", "vision_model.")
+_LOAD_OPTIONS = (
+    "dtype (or torch_dtype), device_map, attn_implementation (or _attn_implementation), config, revision, "
+    "local_files_only, token, cache_dir, progress"
+)
+
+
+def load_pretrained(
+    cls: type[Module],
+    name_or_path: str | Path | None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    device_map: DeviceMap | None = None,
+    attn_implementation: str | None = None,
+    _attn_implementation: str | None = None,
+    config: SmolVLMConfig | SmolVLMVisionConfig | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    **unknown: object,
+) -> Module:
+    """A model from a directory, a hub id, or the bundled one (None or "nano"), in eval mode.
+
+    dtype: None is float32; "auto" is what the checkpoint was saved in. device_map: "auto" (GPU if there is one),
+    "cpu", "cuda", "cuda:0" or {"": device}; the whole model goes to one device. config: instead of the directory's
+    config.json. progress: called with (bytes done, bytes in all) after each tensor.
+    On the CPU and without a cast nothing is copied: pages of the file come in when they are first used.
+    Raises ModelNotFoundError, CheckpointError (with what is missing, unexpected or misshaped), ConfigError, InputError.
+    """
+    if unknown:
+        raise InputError(f"from_pretrained has no option {', '.join(sorted(unknown))}; it has {_LOAD_OPTIONS}.")
+    wanted = _as_dtype(_same_option("dtype", dtype, "torch_dtype", torch_dtype))
+    device = _as_device(device_map)
+    attention = _same_option("attn_implementation", attn_implementation, "_attn_implementation", _attn_implementation)
+    directory = hub.resolve(
+        name_or_path, revision=revision, local_files_only=local_files_only, token=token, cache_dir=cache_dir
+    )
+    config = config or _read_config(cls, directory)
+    entries = read_index(directory)
+    with torch.device("meta"):
+        module = cls(config, attention)  # type: ignore[call-arg]  # every model takes (config, attn_implementation)
+    own = _match(module, entries, directory)
+    target = _saved_dtype(config, own.values()) if wanted == "auto" else wanted
+    _assign(module, own, target, device, progress)
+    generation = directory / "generation_config.json"
+    module.generation_config = read_json(generation) if generation.is_file() else None  # type: ignore[assignment]
+    return module.eval()
+
+
+def save_pretrained(
+    module: Pretrained, directory: str | Path, *, max_shard_size: int | str = "5GB", **unknown: object
+) -> None:
+    """Write config.json, generation_config.json when there is one, and safetensors, as transformers loads them.
+
+    max_shard_size: bytes, or a text like "500MB"; more than that is split over several files with an index.
+    The directory may be the one the model was loaded from. Raises InputError for an option or place that can't be used.
+    """
+    if unknown:
+        raise InputError(f"save_pretrained has no option {', '.join(sorted(unknown))}; it has max_shard_size.")
+    directory = Path(directory).expanduser()
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; save_pretrained needs the name of a directory.")
+    shard_bytes = parse_size(max_shard_size)
+    config = _config_to_save(module)  # before anything is written: a config that can't be saved raises
+    tensors = {name: _outgoing(name, tensor) for name, tensor in module.state_dict().items()}
+    if _is_tied(module):
+        del tensors[_HEAD]  # the same tensor as the embeddings
+    write(directory, tensors, max_shard_bytes=shard_bytes)
+    write_json(directory / "config.json", config)
+    generation = getattr(module, "generation_config", None)
+    if generation is not None:
+        write_json(directory / "generation_config.json", generation)
+
+
+def _same_option(name: str, value: Value | None, synonym: str, other: Value | None) -> Value | None:
+    if value is not None and other is not None and value != other:
+        raise InputError(f"{name}={value!r} and {synonym}={other!r} are the same option; give one of them.")
+    return other if value is None else value
+
+
+def _as_dtype(value: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
+    if value is None:
+        return torch.float32
+    if value == "auto":
+        return "auto"
+    dtype = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
+    if dtype not in _NAMES:
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _NAMES)
+        raise InputError(f"dtype={value!r} can't be used; use one of {allowed}, or 'auto' for the checkpoint's own.")
+    return dtype
+
+
+def _as_device(device_map: DeviceMap | None) -> torch.device:
+    """The one device of a device_map. Raises InputError for several, an unknown or an absent one."""
+    if isinstance(device_map, dict):
+        if list(device_map) != [""]:
+            raise InputError(
+                f"device_map={device_map!r} spreads the model over devices; it runs on one: {{'': 'cuda:0'}} or 'auto'."
+            )
+        return _as_device(device_map[""])
+    if device_map is None:
+        return torch.device("cpu")
+    if device_map == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device_map)
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"device_map={device_map!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
+        ) from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError(
+            f"device_map={str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here. "
+            "Use 'auto' to take one when there is one."
+        )
+    return device
+
+
+def _read_config(cls: type[Pretrained], directory: Path) -> SmolVLMConfig | SmolVLMVisionConfig:
+    file = directory / "config.json"
+    values = read_json(file)
+    try:
+        if not issubclass(cls, SmolVLMVisionTransformer):
+            return SmolVLMConfig.from_dict(values)
+        if "vision_config" in values or values.get("model_type") in ("smolvlm", "idefics3"):
+            return SmolVLMConfig.from_dict(values).vision_config
+        return SmolVLMVisionConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _saved_dtype(config: SmolVLMConfig | SmolVLMVisionConfig, entries: Iterable[TensorEntry]) -> torch.dtype:
+    """What dtype="auto" means: the config's word, or else the type of the first tensor."""
+    named = config.extra.get("dtype") or config.extra.get("torch_dtype")
+    if isinstance(named, str) and getattr(torch, named, None) in _NAMES:
+        return getattr(torch, named)
+    return next(FLOAT_TYPES[entry.dtype] for entry in entries)
+
+
+def _is_tied(module: nn.Module) -> bool:
+    config = module.config
+    return isinstance(config, SmolVLMConfig) and config.tie_word_embeddings and hasattr(module, "lm_head")
+
+
+def _match(module: Pretrained, entries: dict[str, TensorEntry], directory: Path) -> dict[str, TensorEntry]:
+    """The module's own name -> entry, for every tensor of the module. Raises CheckpointError with the differences."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if _is_tied(module):
+        del expected[_HEAD]
+        entries = {name: entry for name, entry in entries.items() if name != _HEAD}
+    found = _strip_prefix(module, expected, entries)
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshaped = [
+        f"{name} (file {found[name].shape}, model {shape})"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
+    if missing or unexpected or misshaped:
+        raise CheckpointError(_explain_differences(module, entries, directory, missing, unexpected, misshaped))
+    for name, entry in found.items():
+        if entry.dtype not in FLOAT_TYPES:
+            raise CheckpointError(
+                f"{entry.file}: {name!r} is stored as {entry.dtype}; weights in {', '.join(FLOAT_TYPES)} can be used. "
+                "If the checkpoint is quantised, take the original one."
+            )
+    return found
+
+
+def _strip_prefix(
+    module: Pretrained, expected: dict[str, tuple[int, ...]], entries: dict[str, TensorEntry]
+) -> dict[str, TensorEntry]:
+    """Entries under the module's own names: a part of the model finds itself in a checkpoint of the whole."""
+    # Buffers that old exports kept and that are computed here.
+    entries = {name: entry for name, entry in entries.items() if not name.endswith("rotary_emb.inv_freq")}
+    if isinstance(module, SmolVLMVisionTransformer):
+        for prefix in _VISION_PREFIXES:
+            part = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+            if part:
+                return part
+    elif _HEAD not in expected and not _is_tied(module) and any(name.startswith("model.") for name in entries):
+        return {name.removeprefix("model."): entry for name, entry in entries.items() if name != _HEAD}
+    return entries
+
+
+def _explain_differences(
+    module: Pretrained,
+    entries: dict[str, TensorEntry],
+    directory: Path,
+    missing: list[str],
+    unexpected: list[str],
+    misshaped: list[str],
+) -> str:
+    name = type(module).__name__
+    if hasattr(module, "lm_head") and entries and not any(key.startswith(("model.", "lm_head.")) for key in entries):
+        return (
+            f"{directory} holds a part of the model (its first tensor is {next(iter(entries))}), without the head that "
+            f"{name} needs. Load it with SmolVLMModel or SmolVLMVisionTransformer, or take a whole checkpoint."
+        )
+    lines = [f"The weights in {directory} don't fit {name}:"]
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)):
+        if names:
+            more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+            lines.append(f"  {len(names)} {kind}: {', '.join(names[:5])}{more}")
+    lines.append("Is config.json of the same model as the weights, and are all files complete?")
+    return "\n".join(lines)
+
+
+def _assign(
+    module: Pretrained,
+    own: dict[str, TensorEntry],
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None,
+) -> None:
+    total, done = sum(entry.num_bytes for entry in own.values()), 0
+    state: dict[str, torch.Tensor] = {}
+    for name, array in map_tensors(own):
+        state[name] = _as_tensor(array, own[name].dtype).to(device=device, dtype=dtype)
+        done += own[name].num_bytes
+        if progress is not None:
+            progress(done, total)
+    if _is_tied(module):
+        state[_HEAD] = state[_EMBEDDINGS]
+    module.load_state_dict(state, strict=True, assign=True)
+    if _is_tied(module):
+        module.tie_weights()  # type: ignore[operator]  # assigning made two parameters of the one
+    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    assert not left, f"{left} were not filled; buffers of a model must be computed, not stored"
+
+
+def _as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
+    return torch.from_numpy(array).view(FLOAT_TYPES[dtype])
+
+
+def _outgoing(name: str, tensor: torch.Tensor) -> OutgoingTensor:
+    if tensor.dtype not in _NAMES or tensor.is_meta:
+        raise InputError(f"{name} is {tensor.dtype} on {tensor.device}; {', '.join(map(str, _NAMES))} can be saved.")
+
+    def read() -> np.ndarray:
+        values = tensor.detach().cpu().contiguous()
+        return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
+
+    return OutgoingTensor(_NAMES[tensor.dtype], tuple(tensor.shape), read)
+
+
+def _config_to_save(module: Pretrained) -> dict[str, object]:
+    config = module.config
+    is_idefics3 = isinstance(config, SmolVLMConfig) and config.source_model_type == "idefics3"
+    name = type(module).__name__
+    dtype = str(module.dtype).removeprefix("torch.")
+    return {
+        **config.to_dict(),
+        "architectures": [name.replace("SmolVLM", "Idefics3", 1) if is_idefics3 else name],
+        "dtype": dtype,
+        "torch_dtype": dtype,  # readers older than transformers 4.56 know this name only
+    }
