@@ -80,14 +80,14 @@ def shown(text: str) -> str:
 
 
 def _path_or_base64(source: str, kind: str, error: type[MediaError], max_bytes: int) -> Source:
+    if not source.strip():
+        raise error(f"The name of the {kind} is empty. Give a path.")
     path = Path(source).expanduser() if len(source) < 4096 and "\0" not in source else None
     if path is not None and _exists(path):
         return _file(path, kind, error)
     long_enough = len(source) >= _LIKELY_BASE64 or source.startswith(_ENCODED_STARTS)
     if long_enough and _BASE64.match(source):
         return _bytes_source(f"The base64 text {shown(source)}", _decode(source, kind, error, max_bytes), error)
-    if not source.strip():
-        raise error(f"The name of the {kind} is empty. Give a path.")
     raise error(
         f"There is no file {shown(source)}"
         + (", and the text is no base64 either. " if len(source) >= _LIKELY_BASE64 else ". ")
