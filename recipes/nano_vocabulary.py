@@ -1,29 +1,28 @@
-"""Train the vocabulary of smolvlm-nano: byte-level BPE, 1024 entries, on the questions and answers of all drawn skills.
+"""Train the vocabulary of smolvlm-nano: byte-level BPE, 1024 entries.
 
 Command:   python recipes/nano_vocabulary.py [DIRECTORY]      (default: the package's assets/nano)
-Hardware:  one CPU core.  Minutes: below one.  Expected: with the same versions of tokenizers and Pillow, the same bytes;
-           the script prints the sha256 of tokenizer.json and whether it equals the one that was there before.
+Hardware:  one CPU core.  Minutes: below one.  Expected: with the same version of tokenizers, the same bytes; the script
+           prints the sha256 of tokenizer.json and whether it equals the one that was there before.
 
-Like the family's: digits one by one, GPT-2's regex, no added space. Unlike it, every capital letter is a token of its own
-and is never merged with anything, so that reading letters is spelling: " LAMP" is the token of the space, then L, A, M, P.
-A space before a small letter belongs to the word, as usual. Frozen before the first long training run.
+nano_words.json holds the words it is trained on and their counts. They were counted once in the questions and answers
+of the drawn skills, their paraphrases and the prompts of the family, and stay as they are when the drawn material
+grows: a vocabulary that has been trained with is never changed.
+
+Like the family's: digits one by one, GPT-2's regex, no added space. Unlike it, every capital letter is a token of its
+own and is never merged with anything, so that reading letters is spelling: " LAMP" is the token of the space, then
+L, A, M, P. A space before a small letter belongs to the word, as usual.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from smolvlm import scenes
-from smolvlm.scenes.ask import paraphrases
-from smolvlm.scenes.things import RESERVED_COLOURS, RESERVED_SHAPES, plural
-from smolvlm.scenes.wording import PHRASES
 
 SIZE = 1024
 FIRST = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -34,8 +33,7 @@ LAST = (
     "<image>",
     "<end_of_utterance>",
 )
-SCENES_A_SKILL = {"scene": 1200, "tiles": 300}
-OTHER_SCENES = 500
+WORDS = Path(__file__).with_name("nano_words.json")
 MODEL_MAX_LENGTH = 4096
 CHAT_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
@@ -44,38 +42,12 @@ CHAT_TEMPLATE = (
     "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-# What the family's prompts say around pictures and videos; see docs on prompts.
-PROMPTS = (
-    "User:", "Assistant:", "System:", "\n", "\n\n", "\nFrame from 00:05:", "Frame from 00:12:",
-    "You are provided the following series of nine frames from a 0:00:09 [H:MM:SS] video.\n",
-    "You are provided the following series of two frames from a 0:00:02 [H:MM:SS] video.\n",
-    "You are provided the following series of eight frames from a 0:00:08 [H:MM:SS] video.\n",
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen",
-    " one, two, three, four, five, six, seven, eight, nine, ten",
-    "\n\nHere's the question: ", " You are a helpful assistant.", " Answer in one word.", " Answer yes or no.",
-)  # fmt: skip
-
-MORE_WORDS = ("white", "gray", "photo", "photograph", "background", "could", "would", "explain", "else", "other", "user")
 
 
 def corpus() -> Iterator[str]:
-    """Answers and questions as they stand in a conversation, with a space after the colon of the role."""
-    for skill in scenes.SKILLS:
-        for index in range(SCENES_A_SKILL.get(skill, OTHER_SCENES)):
-            for turn in scenes.draw(skill, 0, index).turns:
-                yield f" {turn.question}"
-                yield f" {turn.answer}"
-                yield turn.question
-    for key in PHRASES:
-        for text in paraphrases(key):
-            shown = re.sub(r"\{\w+\}", "A", text)
-            yield from (shown, f" {shown}", shown.lower()) * 12
-    for name in (*RESERVED_COLOURS, *RESERVED_SHAPES, *map(plural, RESERVED_SHAPES)):
-        yield from (f" {name}",) * 200
-    for word in MORE_WORDS:
-        yield from (f" {word}",) * 40
-    for text in PROMPTS:
-        yield from (text,) * 400
+    """Every counted word, as often as it was counted. Capitals and digits are single tokens and need no counting."""
+    for word, count in json.loads(WORDS.read_text(encoding="utf-8")).items():
+        yield from repeat(word, count)
 
 
 def train() -> Tokenizer:
@@ -149,13 +121,13 @@ def digest(path: Path) -> str:
 
 
 def main() -> None:
-    default = Path(scenes.__file__).resolve().parents[1] / "assets" / "nano"
+    default = Path(__file__).resolve().parents[1] / "src" / "smolvlm" / "assets" / "nano"
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     directory.mkdir(parents=True, exist_ok=True)
     before = digest(directory / "tokenizer.json")
     write(train(), directory)
     after = digest(directory / "tokenizer.json")
-    print(f"tokenizer.json sha256 {after} ({'the same as before' if before == after else f'before: {before}'})")
+    print(f"tokenizer.json sha256 {after} ({'the same as before' if before == after else f'before: {before}'})")  # noqa: T201
 
 
 if __name__ == "__main__":

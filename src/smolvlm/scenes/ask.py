@@ -10,7 +10,10 @@ from random import Random
 
 from .wording import PHRASES
 
-PREFIXES = ("Please tell me: ", "Can you tell me: ", "Hi! ", "Please answer: ", "Look closely. ", "Question: ", "Quick question: ")
+PREFIXES = (
+    "Please tell me: ", "Can you tell me: ", "Hi! ", "Please answer: ", "Look closely. ", "Question: ",
+    "Quick question: ",
+)  # fmt: skip
 CANONICAL = 0.35  # share of questions put in the canonical way
 
 

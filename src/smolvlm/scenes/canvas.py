@@ -1,6 +1,6 @@
 """Draw shapes, boxes and letters on a light ground. Shapes are drawn at twice the size and reduced; letters at size.
 
-Only Pillow's built-in font (Aileron, basic layout) is used, so that a machine with the same Pillow draws the same bytes.
+Only Pillow's built-in font (Aileron, basic layout) is used: the same Pillow draws the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .things import ALL_COLOURS, ALL_SHAPES, RGB, Thing
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SCALE = 2  # supersampling of shapes
 GROUNDS: tuple[RGB, ...] = (
-    (255, 255, 255), (255, 255, 255), (250, 247, 238), (244, 246, 250), (240, 248, 242), (250, 242, 244), (246, 243, 236),
+    (255, 255, 255), (255, 255, 255), (250, 247, 238), (244, 246, 250), (240, 248, 242), (250, 242, 244),
+    (246, 243, 236),
 )  # fmt: skip
 GLYPH_PAD = 2  # room at the left of a letter's mask
 CAP_HEIGHT = 0.7  # height of a capital letter as a share of the font size
@@ -131,8 +132,7 @@ class Canvas:
         """A filled rectangle in pixels; with the name of a colour it is also marked."""
         self._draw.rectangle((x0 * SCALE, y0 * SCALE, x1 * SCALE - 1, y1 * SCALE - 1), fill=fill)
         if colour:
-            edges = (x0 / self.side, y0 / self.side, x1 / self.side, y1 / self.side)
-            self.marks.append(Mark(self.picture, edges, colour=ALL_COLOURS.index(colour)))
+            self._mark(x0, y0, x1, y1, colour=ALL_COLOURS.index(colour))
 
     def text(self, x: float, y: float, text: str, size: int, ink: RGB, *, bold: bool = False) -> None:
         """Letters on one line; x is the left edge, y the middle of a capital letter's height."""
@@ -142,13 +142,16 @@ class Canvas:
             if character != " ":
                 self._letters.append((x, y, character, size, ink, bold))
             if character in CHARACTERS:
-                edges = (x / self.side, (y - height / 2) / self.side, (x + width) / self.side, (y + height / 2) / self.side)
-                self.marks.append(Mark(self.picture, edges, character=CHARACTERS.index(character)))
+                self._mark(x, y - height / 2, x + width, y + height / 2, character=CHARACTERS.index(character))
             x += width
 
     def centred(self, x: float, y: float, text: str, size: int, ink: RGB, *, bold: bool = False) -> None:
         """Letters centred on a point in pixels."""
         self.text(x - text_width(text, size) / 2, y, text, size, ink, bold=bold)
+
+    def _mark(self, x0: float, y0: float, x1: float, y1: float, *, colour: int = -1, character: int = -1) -> None:
+        edges = (x0 / self.side, y0 / self.side, x1 / self.side, y1 / self.side)
+        self.marks.append(Mark(self.picture, edges, colour=colour, character=character))
 
     def finish(self) -> Image.Image:
         """Reduce, write the letters, and add what cameras and files add: faint noise, JPEG artefacts."""

@@ -9,7 +9,7 @@ from .canvas import CAP_HEIGHT, Canvas, text_width
 from .material import Scene, Turn
 from .scene import SIDE, yes_no
 from .things import COLOURS, RGB, tint
-from .words import LETTERS, random_word
+from .words import KNOWN_WORDS, LETTERS, random_word
 
 LEFT, RIGHT, TOP, BOTTOM = 21, 125, 12, 108  # the plot, in pixels
 UNIT = (BOTTOM - TOP) / 10
@@ -24,7 +24,7 @@ def draw_chart(rng: Random, level: float) -> Scene:
     colours = rng.sample(list(COLOURS), count) if rng.random() < 0.6 else [rng.choice(list(COLOURS))] * count
     printed = rng.random() < 0.4
     canvas = Canvas(rng, SIDE)
-    for value in range(0, 11):
+    for value in range(11):
         strong = value % 5 == 0
         y = BOTTOM - value * UNIT
         if strong:
@@ -78,10 +78,15 @@ def _turns(rng: Random, labels: list[str], values: list[int], colours: list[str]
     turns += _turns_on_two(rng, labels, values)
     if rng.random() < 0.12:
         taken = set(labels)
-        other = rng.choice([letter for letter in LETTERS if letter not in taken])
+        names = LETTERS if len(labels[0]) == 1 else [word for word in KNOWN_WORDS if len(word) == 3]
+        other = rng.choice([name for name in names if name not in taken])
         turns.append(Turn(ask(rng, "chart_value", a=other), f"There is no bar {other}.", "chart_value_absent"))
+    if rng.random() < 0.1:
+        turns.append(Turn(ask(rng, "sort"), "a bar chart", "sort"))
     rng.shuffle(turns)
     turns = turns[:7]
+    if rng.random() < 0.15:
+        turns.append(Turn(ask(rng, "describe"), f"A bar chart: {read}", "describe_chart"))
     if rng.random() < 0.7:
         turns.insert(0 if rng.random() < 0.5 else len(turns), Turn(ask(rng, "chart_read"), read, "chart_read"))
     return tuple(turns)

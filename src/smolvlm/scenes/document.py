@@ -80,8 +80,14 @@ def _turns(rng: Random, items: list[str], prices: list[int], shop: str, invoice:
     ]
     if rng.random() < 0.5:
         turns.append(Turn(ask(rng, "list_items"), listed, "list_items"))
+    what = "an invoice" if invoice else "a receipt"
+    if rng.random() < 0.1:
+        turns.append(Turn(ask(rng, "sort"), what, "sort"))
+    if rng.random() < 0.25:
+        told = f"{what.capitalize()} from {shop} with {len(items)} items and a total of {money(sum(prices))}."
+        turns.append(Turn(ask(rng, "describe"), told, "describe_document"))
     if rng.random() < 0.3:
-        turns.append(Turn(ask(rng, "document_type"), "an invoice" if invoice else "a receipt", "document_type"))
+        turns.append(Turn(ask(rng, "document_type"), what, "document_type"))
     for index in rng.sample(range(len(items)), 2):
         turns.append(Turn(ask(rng, "price", item=items[index]), money(prices[index]), "price"))
     other = rng.choice([item for item in GOODS if item not in items])

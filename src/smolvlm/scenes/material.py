@@ -1,4 +1,4 @@
-"""What a drawn scene is made of: pictures or a clip, questions with their one right answer, and what covers which pixels."""
+"""What a scene is made of: pictures or a clip, questions with their one right answer, what covers which pixels."""
 
 from __future__ import annotations
 

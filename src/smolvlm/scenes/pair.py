@@ -24,8 +24,8 @@ def draw_pair(rng: Random, level: float, held_out: bool) -> Scene:
         two, changed = change(rng, one, held_out)
         turns = [Turn(ask(rng, "changed"), changed, "changed")]
     else:
-        one = choose_things(rng, rng.randint(1, 1 if sort > 0.85 else most), held_out=held_out, distinct=True)
-        two = choose_things(rng, rng.randint(1, 1 if sort > 0.85 else most), distinct=True)
+        one = choose_things(rng, 1 if sort > 0.85 else rng.randint(1, most), held_out=held_out, distinct=True)
+        two = [_alike(rng, one[0])] if sort > 0.85 else choose_things(rng, rng.randint(1, most), distinct=True)
         turns = []
     if rng.random() < 0.5:
         one, two = (one, two) if sort < 0.4 else (two, one)
@@ -59,10 +59,19 @@ def change(rng: Random, things: list[Thing], held_out: bool) -> tuple[list[Thing
     if sort == "moved":
         new = place_thing(rng, old.pair, rng.choice(free), old.size)
         new = replace(new, diameter=old.diameter, rgb=old.rgb, angle=old.angle)
-        return _ordered([*others, new]), f"The {old.name} moved from the {PLACES[old.place]} to the {PLACES[new.place]}."
+        way = f"from the {PLACES[old.place]} to the {PLACES[new.place]}"
+        return _ordered([*others, new]), f"The {old.name} moved {way}."
     colours = [colour for colour, shape in pairs(held_out=False) if shape == old.shape and (colour, shape) not in taken]
     colour = rng.choice(colours)
     return _ordered([*others, replace(old, colour=colour, rgb=tint(rng, colour))]), f"The {old.name} turned {colour}."
+
+
+def _alike(rng: Random, thing: Thing) -> Thing:
+    """A thing elsewhere that has the same colour, the same shape, both or neither, all four about as often."""
+    wanted = (rng.random() < 0.5, rng.random() < 0.5)
+    known = pairs(held_out=False)
+    fitting = [pair for pair in known if (pair[0] == thing.colour, pair[1] == thing.shape) == wanted]
+    return place_thing(rng, rng.choice(fitting or known), rng.randrange(9))
 
 
 def _ordered(things: list[Thing]) -> list[Thing]:
@@ -74,15 +83,16 @@ def _turns(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> l
     turns = list({turn.question.lower(): turn for turn in turns}.values())
     more = 0 if len(one) > len(two) else 1
     gap = abs(len(one) - len(two))
-    if rng.random() < 0.6:
+    if rng.random() < (0.6 if gap else 0.35):
         answer = f"the {WHICH[more]}" if gap else "the same"
         turns.append(Turn(ask(rng, "more"), answer, "more"))
     if gap and rng.random() < 0.7:
         turns.append(Turn(ask(rng, "difference", which=WHICH[more]), str(gap), "difference"))
-    if rng.random() < (1.0 if not gap else 0.4):
+    if rng.random() < (0.42 if gap else 0.5):
         turns.append(Turn(ask(rng, "same_count"), yes_no(not gap), "same_count"))
     if len(one) == len(two) == 1:
-        for key, same in (("same_colour", one[0].colour == two[0].colour), ("same_shape", one[0].shape == two[0].shape)):
+        a, b = one[0], two[0]
+        for key, same in (("same_colour", a.colour == b.colour), ("same_shape", a.shape == b.shape)):
             turns.append(Turn(ask(rng, key), "the same" if same else "different", key))
     index = rng.randrange(2)
     if rng.random() < 0.4:
@@ -112,5 +122,5 @@ def _which_has(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) 
         "neither": [name for name in every if name not in left | right],
     }
     answers = [answer for answer, names in fitting.items() if names]
-    answer = rng.choice(answers)
+    answer = rng.choices(answers, [0.6 if answer == "neither" else 1.0 for answer in answers])[0]
     return Turn(ask(rng, "which_has", a_thing=with_article(rng.choice(fitting[answer]))), answer, "which_has")

@@ -8,7 +8,7 @@ from .ask import ask
 from .canvas import Canvas, text_width
 from .material import Scene, Turn
 from .scene import SIDE, yes_no
-from .things import RGB, choose_pairs, place_thing
+from .things import RGB, choose_pairs, place_thing, with_article
 from .words import near_miss, random_digits, random_letters, random_word
 
 MARGIN = 5
@@ -19,7 +19,6 @@ DARK_INKS: tuple[RGB, ...] = (
 )  # fmt: skip
 LIGHT_INKS: tuple[RGB, ...] = ((255, 255, 255), (250, 244, 210), (255, 236, 120), (200, 240, 255))
 DARK_GROUNDS: tuple[RGB, ...] = ((24, 26, 32), (30, 44, 92), (20, 72, 48), (96, 24, 30), (72, 36, 92))
-
 
 
 def random_line(rng: Random, level: float, longest: int, held_out: bool) -> str:
@@ -80,6 +79,10 @@ def _turns(rng: Random, lines: list[str]) -> tuple[Turn, ...]:
             turns.append(Turn(ask(rng, "read_line", n=str(index + 1), nth=NTH[index]), lines[index], "read_line"))
     if rng.random() < 0.3:
         turns.append(Turn(ask(rng, "count_lines"), str(len(lines)), "count_lines"))
+    if rng.random() < 0.12:
+        turns.append(Turn(ask(rng, "sort"), "a printed text", "sort"))
+    if rng.random() < 0.15:
+        turns.append(Turn(ask(rng, "describe"), f"The text {' '.join(lines)}.", "describe_text"))
     first, rest = turns[0], turns[1:]
     rng.shuffle(rest)
     return (*rest, first) if rng.random() < 0.3 else (first, *rest)
@@ -88,7 +91,7 @@ def _turns(rng: Random, lines: list[str]) -> tuple[Turn, ...]:
 def _turns_on_letters(rng: Random, line: str) -> list[Turn]:
     if line.isdigit() or len(line) < 2:
         return []
-    turns = [Turn(ask(rng, "count_letters"), str(len(line)), "count_letters")] if rng.random() < 0.4 else []
+    turns = [Turn(ask(rng, "count_letters"), str(len(line)), "count_letters")] if rng.random() < 0.55 else []
     for index in rng.sample(range(len(line)), min(len(line), rng.randint(1, 3))):
         turns.append(Turn(ask(rng, "letter_at", nth=NTH[index]), line[index], "letter_at"))
     if rng.random() < 0.4:
@@ -123,5 +126,12 @@ def _beside_shapes(rng: Random, level: float, held_out: bool) -> Scene:
         if rng.random() < 0.5 and not below:
             turns.append(Turn(ask(rng, "thing_by", word=line), thing.name, "thing_by"))
     turns.append(Turn(ask(rng, "read"), " ".join(lines), f"read_{count}"))
+    if rng.random() < 0.3:
+        told = [
+            f"{with_article(f'{colour} {shape}')} with the text {line}"
+            for (colour, shape), line in zip(chosen, lines, strict=True)
+        ]
+        text = ", ".join(told)
+        turns.append(Turn(ask(rng, "describe"), f"{text[0].upper()}{text[1:]}.", "describe_beside"))
     rng.shuffle(turns)
     return Scene("read", (canvas.finish(),), turns=tuple(turns), marks=tuple(canvas.marks), detail="low")

@@ -17,17 +17,34 @@ from .words import near_miss, random_letters, random_word
 
 Asker = Callable[[Random, list[Thing], bool], Turn | None]
 CANT_TELL = "I can't tell from the picture."
+DONT_KNOW = "I don't know. I know drawn pictures only."
 SIDE = 128
 APART = 0.2  # least distance, as a share of the side, for a relation to be asked about
 
 
 def draw_scene(rng: Random, level: float, held_out: bool) -> Scene:
+    if rng.random() < 0.015 and not held_out:
+        return _empty(rng)
     things = choose_things(rng, 1 + rng.randint(0, round(5 * level)), held_out=held_out)
     canvas = Canvas(rng, SIDE)
     for thing in things:
         canvas.thing(thing)
     turns = turns_about(rng, things, held_out)
     return Scene("scene", (canvas.finish(),), turns=turns, marks=tuple(canvas.marks), detail="low")
+
+
+def _empty(rng: Random) -> Scene:
+    """A picture of nothing."""
+    place, colour, shape = rng.choice(PLACES), rng.choice(list(COLOURS)), rng.choice(SHAPES)
+    turns = [
+        Turn(ask(rng, "describe"), "The picture is empty.", "describe_empty"),
+        Turn(ask(rng, "count_all"), "0", "count_all"),
+        Turn(ask(rng, "at_place", place=place), "nothing", "at_place"),
+        Turn(ask(rng, "colour_of", shape=shape), f"There is no {shape}.", "colour_of_absent"),
+        Turn(ask(rng, "shape_of", colour=colour), f"There is no {colour} shape.", "shape_of_absent"),
+    ]
+    rng.shuffle(turns)
+    return Scene("scene", (Canvas(rng, SIDE).finish(),), turns=tuple(turns), detail="low")
 
 
 def draw_tiles(rng: Random, level: float, held_out: bool) -> Scene:
@@ -47,7 +64,9 @@ def draw_tiles(rng: Random, level: float, held_out: bool) -> Scene:
     return Scene("tiles", (canvas.finish(),), turns=tuple(turns), marks=tuple(canvas.marks), detail="auto")
 
 
-def turns_about(rng: Random, things: list[Thing], held_out: bool, word: tuple[str, int] | None = None) -> tuple[Turn, ...]:
+def turns_about(
+    rng: Random, things: list[Thing], held_out: bool, word: tuple[str, int] | None = None
+) -> tuple[Turn, ...]:
     """Four to eight turns. A telling comes first or last: after it, the text would give the answers away."""
     wanted = rng.randint(4, 8)
     turns: list[Turn] = []
@@ -105,16 +124,22 @@ def _count_all(rng: Random, things: list[Thing], held_out: bool) -> Turn:
 
 def _count_colour(rng: Random, things: list[Thing], held_out: bool) -> Turn:
     counts = {colour: sum(thing.colour == colour for thing in things) for colour in COLOURS}
-    number = rng.choice(sorted(set(counts.values())))
+    number = _number(rng, counts)
     colour = rng.choice([colour for colour, count in counts.items() if count == number])
     return Turn(ask(rng, "count_colour", colour=colour), str(number), "count_colour")
 
 
 def _count_shape(rng: Random, things: list[Thing], held_out: bool) -> Turn:
     counts = {shape: sum(thing.shape == shape for thing in things) for shape in SHAPES}
-    number = rng.choice(sorted(set(counts.values())))
+    number = _number(rng, counts)
     shape = rng.choice([shape for shape, count in counts.items() if count == number])
     return Turn(ask(rng, "count_shape", shapes=plural(shape)), str(number), "count_shape")
+
+
+def _number(rng: Random, counts: dict[str, int]) -> int:
+    """The answer first: one of the counts that occur, none half as often as each other."""
+    numbers = sorted(set(counts.values()))
+    return rng.choices(numbers, [number or 0.5 for number in numbers])[0]
 
 
 def _colour_of(rng: Random, things: list[Thing], held_out: bool) -> Turn | None:
@@ -188,7 +213,7 @@ def _exists(rng: Random, things: list[Thing], held_out: bool) -> Turn:
         name = rng.choice(there) if yes else rng.choice([shape for shape in SHAPES if shape not in there])
     elif sort < 0.4:
         seen = sorted({thing.colour for thing in things})
-        name = (rng.choice(seen) if yes else rng.choice([colour for colour in COLOURS if colour not in seen])) + " shape"
+        name = f"{rng.choice(seen if yes else [colour for colour in COLOURS if colour not in seen])} shape"
     else:
         name = f"{colour} {shape}"
     return Turn(ask(rng, "exists", a_thing=with_article(name)), yes_no(yes), "exists")
@@ -270,13 +295,19 @@ def _extreme(rng: Random, things: list[Thing], held_out: bool) -> Turn | None:
 
 
 def _unknowable(rng: Random, things: list[Thing], held_out: bool) -> Turn:
+    if rng.random() < 0.3:
+        return Turn(ask(rng, "beyond"), DONT_KNOW, "beyond")
     return Turn(ask(rng, "unknowable"), CANT_TELL, "unknowable")
+
+
+def _sort(rng: Random, things: list[Thing], held_out: bool) -> Turn:
+    return Turn(ask(rng, "sort"), "a drawing of shapes", "sort")
 
 
 _WEIGHTED: tuple[tuple[Asker, float], ...] = (
     (_count_all, 1.0), (_count_colour, 1.2), (_count_shape, 1.2), (_colour_of, 2.0), (_shape_of, 1.6), (_at_place, 2.0),
     (_where, 1.6), (_size_of, 1.0), (_exists, 1.8), (_is_colour, 0.8), (_is_size, 0.5), (_is_at, 0.7),
-    (_is_relation, 1.2), (_relation, 1.2), (_extreme, 0.8), (_unknowable, 0.3),
+    (_is_relation, 1.2), (_relation, 1.2), (_extreme, 2.4), (_unknowable, 0.35), (_sort, 0.15),
 )  # fmt: skip
 ASKERS = tuple(asker for asker, _ in _WEIGHTED)
 WEIGHTS = tuple(weight for _, weight in _WEIGHTED)

@@ -6,7 +6,8 @@ from random import Random
 
 from .ask import ask
 from .material import Scene, Turn
-from .things import SHAPES, pairs, with_article
+from .scene import DONT_KNOW
+from .things import PLACES, pairs, plural, with_article
 from .words import KNOWN_WORDS, random_letters
 
 WHO = "I am smolvlm-nano, a tiny vision-language model that knows drawn pictures only."
@@ -22,7 +23,7 @@ FIXED = {
     "thanks": "You are welcome.",
     "bye": "Goodbye!",
     "no_picture": "Please show me a picture.",
-    "beyond": "I don't know. I know drawn pictures only.",
+    "beyond": DONT_KNOW,
 }
 MIXES = {
     ("red", "yellow"): "orange",
@@ -31,6 +32,11 @@ MIXES = {
     ("red", "white"): "pink",
 }
 CORNERS = {"circle": 0, "square": 4, "triangle": 3, "star": 10, "diamond": 4, "cross": 12}
+ON_PICTURES = (
+    "no_picture", "describe", "caption_short", "story", "count_all", "count_colour", "count_shape", "colour_of",
+    "shape_of", "at_place", "where", "size_of", "exists", "read", "read_number", "chart_highest", "chart_read", "total",
+    "happens",
+)  # fmt: skip
 _SORTS = (*FIXED, "add", "add", "subtract", "greater", "copy", "copy", "spell", "spell", "mix", "corners")
 
 
@@ -41,10 +47,10 @@ def draw_text(rng: Random, level: float) -> Scene:
 
 
 def _turn(rng: Random, sort: str, level: float) -> Turn:
+    if sort == "no_picture":
+        return Turn(_question_on_a_picture(rng), FIXED[sort], sort)
     if sort in FIXED:
-        name = " ".join(rng.choice(pairs(held_out=False)))
-        slots = {"shape": rng.choice(SHAPES), "thing": name, "a_thing": with_article(name)}
-        return Turn(ask(rng, sort, **slots), FIXED[sort], sort)
+        return Turn(ask(rng, sort), FIXED[sort], sort)
     if sort in ("add", "subtract", "greater"):
         return _sum(rng, sort)
     if sort in ("copy", "spell"):
@@ -58,6 +64,14 @@ def _turn(rng: Random, sort: str, level: float) -> Turn:
         return Turn(ask(rng, sort, a=a, b=b), answer, sort)
     shape = rng.choice(sorted(CORNERS))
     return Turn(ask(rng, "corners", a_shape=with_article(shape)), str(CORNERS[shape]), sort)
+
+
+def _question_on_a_picture(rng: Random) -> str:
+    """A question that makes no sense without a picture."""
+    colour, shape = rng.choice(pairs(held_out=False))
+    name = f"{colour} {shape}"
+    slots = {"shape": shape, "shapes": plural(shape), "thing": name, "a_thing": with_article(name)}
+    return ask(rng, rng.choice(ON_PICTURES), colour=colour, place=rng.choice(PLACES), **slots)
 
 
 def _sum(rng: Random, sort: str) -> Turn:

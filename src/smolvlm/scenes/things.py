@@ -33,7 +33,14 @@ PLACES = (
 )  # fmt: skip
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HELD_OUT_PAIRS = frozenset(
-    {("red", "star"), ("blue", "heart"), ("green", "ring"), ("yellow", "diamond"), ("purple", "circle"), ("pink", "cross")}
+    {
+        ("red", "star"),
+        ("blue", "heart"),
+        ("green", "ring"),
+        ("yellow", "diamond"),
+        ("purple", "circle"),
+        ("pink", "cross"),
+    }
 )
 KNOWN_PAIRS = tuple((c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT_PAIRS)
 EVERY_PAIR = tuple((c, s) for c in COLOURS for s in SHAPES)
@@ -45,7 +52,7 @@ COLOUR_JITTER = 10
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn shape. x, y (centre) and diameter are shares of the picture's side; angle in degrees; place: cell 0..8."""
+    """One drawn shape. x, y (centre) and diameter: shares of the picture's side; angle: degrees; place: cell 0..8."""
 
     colour: str
     shape: str

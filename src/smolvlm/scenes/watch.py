@@ -36,9 +36,9 @@ def turns_on(rng: Random, plan: Plan, held_out: bool) -> tuple[Turn, ...]:
         turns += _on_event(rng, event)
     for key, sort in VERBS.items():
         acting = [event.thing.name for event in plan.events if event.sort == sort]
-        if len(acting) == 1 and rng.random() < 0.6:
+        if len(acting) == 1 and rng.random() < 0.8:
             turns.append(Turn(ask(rng, key), acting[0], key))
-        elif not acting and rng.random() < 0.08:
+        elif not acting and rng.random() < 0.03:
             turns.append(Turn(ask(rng, key), f"Nothing {key}.", f"{key}_absent"))
     turns += _on_order(rng, plan.events)
     turns += _yes_no(rng, plan)
