@@ -1,0 +1,83 @@
+"""What command lines are made of: the parser, and the options that several commands share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """Something was typed that can't be used."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors become one line of ours, and whose options can't be abbreviated."""
+
+    def __init__(self, *, prog: str, description: str | None, usage: str | None = None, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def add_model_options(parser: Parser) -> None:
+    """--model, where it comes from, where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="directory or hub id, e.g. HuggingFaceTB/SmolVLM2-500M-Video-Instruct for photographs; "
+        "default: the bundled nano, which knows drawn material only",
+    )
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
+    group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda, mps; default: the best that is here")
+    group.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16; default: the fastest that is safe")
+    group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
+
+
+def add_media_options(parser: Parser) -> None:
+    """How closely pictures and videos are looked at."""
+    group = parser.add_argument_group("pictures and videos")
+    group.add_argument(
+        "--detail",
+        choices=("low", "auto", "high"),
+        default="auto",
+        help="low: one tile a picture; auto: as many tiles as it has pixels for; high: as the released models do",
+    )
+    group.add_argument("--max-image-tokens", metavar="N", type=whole_number, help="most tokens one picture may take")
+    group.add_argument("--fps", metavar="N", type=number, help="frames a second to look at in a video")
+    group.add_argument("--max-frames", metavar="N", type=whole_number, help="most frames of a video")
+    group.add_argument("--allow-url", action="store_true", help="fetch http(s) addresses, public hosts only")
+
+
+def add_answer_options(parser: Parser) -> None:
+    """How the answer is chosen."""
+    group = parser.add_argument_group("answer")
+    group.add_argument("--system", metavar="TEXT", help="instructions ahead of the conversation")
+    group.add_argument("--max-new-tokens", metavar="N", type=whole_number, default=256, help="default: %(default)s")
+    group.add_argument("--temperature", metavar="T", type=float, default=0.0, help="0 (default): always the likeliest")
+    group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
+    group.add_argument("--seed", metavar="N", type=int, help="makes answers at a temperature repeatable")
+    group.add_argument("--stop", metavar="TEXT", action="append", default=[], help="end the answer here; may repeat")
+
+
+def whole_number(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small: it must be at least 1")
+    return value
+
+
+def number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} can't be used: it must be above 0")
+    return value

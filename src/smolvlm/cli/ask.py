@@ -1,0 +1,92 @@
+"""Ask a question about pictures or videos, and stream the answer.
+
+examples:
+  smolvlm ask cat.jpg "What is on the sofa?"
+  smolvlm ask before.png after.png "What changed?"
+  smolvlm ask goal.mp4 "What happens?" --fps 2
+  smolvlm ask - "What is this?" < cat.jpg
+  echo "What is this?" | smolvlm ask cat.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .arguments import Parser, add_answer_options, add_media_options, add_model_options
+from .inputs import as_blocks, read_request
+from .terminal import is_watched, load_model
+
+if TYPE_CHECKING:
+    from ..types import Answer
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.usage = "smolvlm ask [FILE ...] QUESTION [options]"
+    parser.add_argument("words", nargs="*", metavar="FILE ... QUESTION", help='files, "-" for stdin; the question last')
+    parser.add_argument("-q", "--question", metavar="TEXT", help="the question, when all other words are files")
+    parser.add_argument("--json", action="store_true", help="one JSON object: the answer, its cost, the frames seen")
+    add_media_options(parser)
+    add_answer_options(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    files, question = read_request(options)
+    content = [*as_blocks(files, allow_url=options.allow_url), {"type": "text", "text": question}]
+    vlm = load_model(options)
+    stream = vlm.stream(messages=[{"role": "user", "content": content}], **request_options(options))
+    for piece in stream:
+        if not options.json:
+            print(piece, end="", flush=True)
+    answer = stream.answer
+    if options.json:
+        print(json.dumps({"model": vlm.name, **as_json(answer)}, ensure_ascii=False))
+        return 0
+    print()
+    note_cut(answer, options)
+    return 0
+
+
+def request_options(options: argparse.Namespace) -> dict[str, object]:
+    """The keyword arguments of VLM.stream that command-line options stand for."""
+    return {
+        "system": options.system,
+        "detail": options.detail,
+        "max_image_tokens": options.max_image_tokens,
+        "fps": options.fps,
+        "max_frames": options.max_frames,
+        "allow_url": options.allow_url,
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "seed": options.seed,
+        "stop": tuple(options.stop),
+    }
+
+
+def as_json(answer: Answer) -> dict[str, object]:
+    """The fields of an answer under the names of the JSON output."""
+    frames = [
+        {**asdict(seen), "timestamps_s": [round(seconds, 3) for seconds in seen.timestamps_s]} for seen in answer.frames
+    ]
+    return {
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "image_tokens": answer.image_tokens,
+        "new_tokens": len(answer.token_ids),
+        "first_token_s": round(answer.first_token_s, 4),
+        "total_s": round(answer.total_s, 4),
+        "frames": frames,
+    }
+
+
+def note_cut(answer: Answer, options: argparse.Namespace) -> None:
+    """Say that an answer ended for want of tokens, to whoever watches."""
+    if answer.finish_reason == "length" and is_watched(options):
+        cut = f"cut after {len(answer.token_ids)} tokens"
+        print(f"smolvlm: the answer was {cut}; --max-new-tokens allows more", file=sys.stderr)

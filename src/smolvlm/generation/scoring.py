@@ -1,0 +1,82 @@
+"""How likely a model finds given continuations of one prompt. Token ids in, log probabilities out; nothing is sampled.
+
+Choices that begin differently are told apart by the first token, in one forward. Others are scored whole: the prompt
+is read once into a cache, and their endings in a batch on top of it. Which texts stand for a choice is up to vlm.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..model import KVCache, SmolVLMForConditionalGeneration
+
+Spelling = tuple[int, ...]
+# Endings read at once on copies of the prompt's cache: more save little time and cost memory.
+ROWS_AT_ONCE = 8
+
+
+def score_choices(
+    model: SmolVLMForConditionalGeneration, batch: Mapping[str, Tensor], choices: Sequence[Sequence[Spelling]]
+) -> list[float]:
+    """The probability of each choice as the continuation of a prompt, added up over its spellings.
+
+    batch: one row, as generate() takes it, without padding. choices: for each choice its spellings as token ids, none
+    empty; the same spelling must not stand for two choices.
+    """
+    import torch
+
+    whole = not begin_differently(choices)
+    with torch.inference_mode():
+        output = model(**batch, use_cache=whole, logits_to_keep=1)
+        first = output.logits[0, -1].float().log_softmax(dim=-1)  # (vocabulary,)
+        if not whole:
+            starts = [sorted({spelling[0] for spelling in spellings}) for spellings in choices]
+            return [float(first[ids].exp().sum()) for ids in starts]
+        spellings = [spelling for choice in choices for spelling in choice]
+        likelihoods: dict[Spelling, float] = {}
+        for start in range(0, len(spellings), ROWS_AT_ONCE):
+            rows = spellings[start : start + ROWS_AT_ONCE]
+            likelihoods |= zip(rows, _score_whole(model, output.past_key_values, first, rows), strict=True)
+    return [sum(likelihoods[spelling] for spelling in choice) for choice in choices]
+
+
+def begin_differently(choices: Sequence[Sequence[Spelling]]) -> bool:
+    """True when no two choices have a spelling that begins with the same token."""
+    starts = [{spelling[0] for spelling in spellings} for spellings in choices]
+    return len(set().union(*starts)) == sum(map(len, starts))
+
+
+def _score_whole(
+    model: SmolVLMForConditionalGeneration, prompt: KVCache, first: Tensor, spellings: Sequence[Spelling]
+) -> list[float]:
+    """Probability of each spelling. first: log probabilities of the first token after the prompt, (vocabulary,)."""
+    import torch
+
+    scores = [first[spelling[0]] for spelling in spellings]
+    width = max(map(len, spellings)) - 1  # the last token of a spelling is scored, never read
+    if width:
+        # Filled up on the right: what comes after a spelling can't change the logits before it.
+        ids = torch.tensor([[*spelling[:-1], *[0] * (width + 1 - len(spelling))] for spelling in spellings])
+        cache = _copies(model, prompt, len(spellings), width)
+        output = model(input_ids=ids.to(first.device), past_key_values=cache, use_cache=True)
+        later = output.logits.float().log_softmax(dim=-1)  # (spellings, width, vocabulary)
+        for row, spelling in enumerate(spellings):
+            for place, token_id in enumerate(spelling[1:]):
+                scores[row] = scores[row] + later[row, place, token_id]
+    return [float(score.exp()) for score in scores]
+
+
+def _copies(model: SmolVLMForConditionalGeneration, prompt: KVCache, rows: int, extra: int) -> KVCache:
+    """`rows` copies of a cache of one row, with room for `extra` tokens."""
+    from ..model import KVCache
+
+    copies = KVCache.allocate(model.config.text_config, rows, prompt.length + extra, model.dtype, model.device)
+    for layer, (key, value) in enumerate(prompt.to_legacy()):
+        copies.keys[layer][:, :, : prompt.length] = key
+        copies.values[layer][:, :, : prompt.length] = value
+    copies.length = prompt.length
+    return copies
