@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from smolvlm.generation.scoring import ROWS_AT_ONCE, Spelling, begin_differently, score_choices
-from tests.test_generate import Batch, request, tiny_model
+from tests.tiny_batches import Batch, request, tiny_model
 
 PROMPT = request(1, 12, tiles=2)
 
