@@ -23,33 +23,37 @@ def by_forward(batch: Batch, spelling: Spelling) -> float:
     return math.exp(sum(logs))
 
 
+def scores(choices: list[list[Spelling]]) -> list[float]:
+    return [math.exp(score) for score in score_choices(tiny_model(), PROMPT, choices)]
+
+
 def test_choices_that_begin_differently_take_one_forward_and_their_first_tokens() -> None:
     calls = []
     hook = tiny_model().register_forward_pre_hook(lambda *_: calls.append(1))
     try:
-        scores = score_choices(tiny_model(), PROMPT, [[(20,), (21, 5)], [(30, 7)]])
+        ours = scores([[(20,), (21, 5)], [(30, 7)]])
     finally:
         hook.remove()
     assert len(calls) == 1
     expected = [by_forward(PROMPT, (20,)) + by_forward(PROMPT, (21,)), by_forward(PROMPT, (30,))]
-    assert scores == pytest.approx(expected, rel=1e-4)
+    assert ours == pytest.approx(expected, rel=1e-4)
 
 
 def test_choices_that_share_their_beginning_are_scored_whole() -> None:
     choices = [[(20, 5, 6), (40,)], [(20, 5, 7)], [(20, 9)]]
     expected = [sum(by_forward(PROMPT, spelling) for spelling in spellings) for spellings in choices]
-    assert score_choices(tiny_model(), PROMPT, choices) == pytest.approx(expected, rel=1e-4)
+    assert scores(choices) == pytest.approx(expected, rel=1e-4)
 
 
 def test_many_choices_are_scored_in_several_batches_with_the_same_result() -> None:
     choices = [[(20, 100 + index)] for index in range(ROWS_AT_ONCE + 3)]
     expected = [by_forward(PROMPT, spellings[0]) for spellings in choices]
-    assert score_choices(tiny_model(), PROMPT, choices) == pytest.approx(expected, rel=1e-4)
+    assert scores(choices) == pytest.approx(expected, rel=1e-4)
 
 
 def test_every_first_token_together_has_probability_one() -> None:
     size = tiny_model().config.text_config.vocab_size
-    assert sum(score_choices(tiny_model(), PROMPT, [[(index,)] for index in range(size)])) == pytest.approx(1, abs=1e-5)
+    assert sum(scores([[(index,)] for index in range(size)])) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_shared_first_token_is_noticed_across_all_spellings() -> None:

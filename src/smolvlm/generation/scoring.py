@@ -1,4 +1,4 @@
-"""How likely a model finds given continuations of one prompt. Token ids in, log probabilities out; nothing is sampled.
+"""How likely a model finds given continuations of one prompt. Token ids in, log probabilities out, nothing is sampled.
 
 Choices that begin differently are told apart by the first token, in one forward. Others are scored whole: the prompt
 is read once into a cache, and their endings in a batch on top of it. Which texts stand for a choice is up to vlm.py.
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 8
 def score_choices(
     model: SmolVLMForConditionalGeneration, batch: Mapping[str, Tensor], choices: Sequence[Sequence[Spelling]]
 ) -> list[float]:
-    """The probability of each choice as the continuation of a prompt, added up over its spellings.
+    """The log probability of each choice as the continuation of a prompt, its spellings added up.
 
     batch: one row, as generate() takes it, without padding. choices: for each choice its spellings as token ids, none
     empty; the same spelling must not stand for two choices.
@@ -35,13 +35,13 @@ def score_choices(
         first = output.logits[0, -1].float().log_softmax(dim=-1)  # (vocabulary,)
         if not whole:
             starts = [sorted({spelling[0] for spelling in spellings}) for spellings in choices]
-            return [float(first[ids].exp().sum()) for ids in starts]
+            return [float(first[ids].logsumexp(dim=0)) for ids in starts]
         spellings = [spelling for choice in choices for spelling in choice]
-        likelihoods: dict[Spelling, float] = {}
+        likelihoods: dict[Spelling, Tensor] = {}
         for start in range(0, len(spellings), ROWS_AT_ONCE):
             rows = spellings[start : start + ROWS_AT_ONCE]
             likelihoods |= zip(rows, _score_whole(model, output.past_key_values, first, rows), strict=True)
-    return [sum(likelihoods[spelling] for spelling in choice) for choice in choices]
+        return [_log_sum([likelihoods[spelling] for spelling in choice]) for choice in choices]
 
 
 def begin_differently(choices: Sequence[Sequence[Spelling]]) -> bool:
@@ -50,10 +50,16 @@ def begin_differently(choices: Sequence[Sequence[Spelling]]) -> bool:
     return len(set().union(*starts)) == sum(map(len, starts))
 
 
+def _log_sum(scores: Sequence[Tensor]) -> float:
+    import torch
+
+    return float(torch.stack(list(scores)).logsumexp(dim=0))
+
+
 def _score_whole(
     model: SmolVLMForConditionalGeneration, prompt: KVCache, first: Tensor, spellings: Sequence[Spelling]
-) -> list[float]:
-    """Probability of each spelling. first: log probabilities of the first token after the prompt, (vocabulary,)."""
+) -> list[Tensor]:
+    """Log probability of each spelling. first: log probabilities of the first token after the prompt, (vocabulary,)."""
     import torch
 
     scores = [first[spelling[0]] for spelling in spellings]
@@ -67,7 +73,7 @@ def _score_whole(
         for row, spelling in enumerate(spellings):
             for place, token_id in enumerate(spelling[1:]):
                 scores[row] = scores[row] + later[row, place, token_id]
-    return [float(score.exp()) for score in scores]
+    return scores
 
 
 def _copies(model: SmolVLMForConditionalGeneration, prompt: KVCache, rows: int, extra: int) -> KVCache:
