@@ -1,0 +1,117 @@
+"""How much anonymous memory, and how long, does loading a checkpoint take?
+
+Anonymous memory is what the machine can't take back; pages of the mapped file it can. Linux only.
+
+    python benchmarks/loading_memory.py                       a random 500M checkpoint in bfloat16, every dtype
+    python benchmarks/loading_memory.py --rival               the same, with transformers beside it
+    python benchmarks/loading_memory.py DIRECTORY --dtype float32    one load in this process, one JSON line
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# SmolVLM2-500M: vision 768/3072, 12 layers; text 960/2560, 32 layers, 15 heads on 5.
+GEOMETRY_500M: dict[str, object] = {
+    "model_type": "smolvlm",
+    "image_token_id": 49190,
+    "scale_factor": 4,
+    "tie_word_embeddings": False,
+    "vision_config": {
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "image_size": 512, "patch_size": 16,
+    },
+    "text_config": {
+        "model_type": "llama", "vocab_size": 49280, "hidden_size": 960, "intermediate_size": 2560,
+        "num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5, "rms_norm_eps": 1e-5,
+        "rope_theta": 100000.0, "max_position_embeddings": 8192, "pad_token_id": 2,
+    },
+}  # fmt: skip
+
+
+def write_random_checkpoint(directory: Path, config: dict[str, object]) -> None:
+    """config.json and bfloat16 weights of this geometry, one tensor in memory at a time."""
+    import numpy as np
+    import torch
+
+    from smolvlm.checkpoint import OutgoingTensor, write, write_json
+    from smolvlm.config import SmolVLMConfig
+    from smolvlm.model import SmolVLMForConditionalGeneration
+
+    with torch.device("meta"):
+        shapes = {
+            name: tuple(tensor.shape)
+            for name, tensor in SmolVLMForConditionalGeneration(SmolVLMConfig.from_dict(config)).state_dict().items()
+        }
+    generator = np.random.default_rng(0)
+
+    def outgoing(shape: tuple[int, ...]) -> OutgoingTensor:
+        # 0x3C.. are the bits of small positive bfloat16 numbers.
+        return OutgoingTensor("BF16", shape, lambda: generator.integers(0x3C00, 0x3D00, size=shape, dtype=np.uint16))
+
+    write(directory, {name: outgoing(shape) for name, shape in shapes.items()})
+    write_json(directory / "config.json", {**config, "dtype": "bfloat16"})
+
+
+def anonymous_bytes() -> int:
+    """RssAnon of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("RssAnon isn't reported here; this measurement needs Linux")
+
+
+def measure(directory: Path, dtype: str, library: str) -> dict[str, object]:
+    """Load once in this process. growth: anonymous bytes after the load less before, over the bytes of the weights."""
+    peak = 0
+    options: dict[str, object] = {"dtype": dtype}
+    if library == "smolvlm":
+        from smolvlm.model import SmolVLMForConditionalGeneration as Model
+
+        def watch(done: int, total: int) -> None:
+            nonlocal peak
+            peak = max(peak, anonymous_bytes())
+
+        options["progress"] = watch
+    else:
+        from transformers import SmolVLMForConditionalGeneration as Model
+    before, started = anonymous_bytes(), time.perf_counter()
+    model = Model.from_pretrained(directory, **options)
+    seconds, after = time.perf_counter() - started, anonymous_bytes()
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return {
+        "library": library,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights_mb": round(weights / 1e6, 1),
+        "growth": round((after - before) / weights, 3),
+        "peak_growth": round((max(peak, after) - before) / weights, 3),
+        "seconds": round(seconds, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=Path)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--library", default="smolvlm", choices=("smolvlm", "transformers"))
+    parser.add_argument("--rival", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.directory is not None:
+        print(json.dumps(measure(arguments.directory, arguments.dtype, arguments.library)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        write_random_checkpoint(Path(directory), GEOMETRY_500M)
+        for library in ("smolvlm", "transformers") if arguments.rival else ("smolvlm",):
+            for dtype in ("bfloat16", "float16", "float32"):
+                command = [sys.executable, __file__, directory, "--dtype", dtype, "--library", library]
+                subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
