@@ -27,6 +27,7 @@ __all__ = [
     "media_blocks",
     "normalise_messages",
     "number_words",
+    "placeholders",
     "protect",
     "render",
     "video_block",
@@ -265,14 +266,18 @@ def fenced_pieces(prompt: str) -> list[tuple[str, bool]]:
     return [piece for piece in pieces if piece[0]]
 
 
+def placeholders(prompt: str, tokens: TileTokens) -> list[str]:
+    """The kinds of media a prompt asks for, "image" or "video", in order; fenced text asks for nothing."""
+    kinds = {tokens.image: "image", tokens.video: "video"}
+    return [kinds[match[0]] for match in _placeholder(tokens).finditer(prompt)]
+
+
 def expand(prompt: str, blocks: Sequence[tuple[str, str]], tokens: TileTokens) -> str:
     """Put (kind, text) blocks, in order, in the place of the `<image>` and `<video>` placeholders of a prompt.
 
     Raises PromptError when the prompt asks for another number or another kind of media.
     """
-    placeholders = {tokens.image: "image", tokens.video: "video"}
-    pattern = re.compile(f"(?<!{FENCE_OPEN})(?:{'|'.join(map(re.escape, placeholders))})")
-    wanted = [placeholders[match[0]] for match in pattern.finditer(prompt)]
+    wanted = placeholders(prompt, tokens)
     given = [kind for kind, _ in blocks]
     if wanted != given:
         raise PromptError(
@@ -280,7 +285,11 @@ def expand(prompt: str, blocks: Sequence[tuple[str, str]], tokens: TileTokens) -
             f"Check the chat template, and that no text contains {tokens.image} or {tokens.video}."
         )
     texts = iter([text for _, text in blocks])
-    return pattern.sub(lambda _: next(texts), prompt)
+    return _placeholder(tokens).sub(lambda _: next(texts), prompt)
+
+
+def _placeholder(tokens: TileTokens) -> re.Pattern[str]:
+    return re.compile(f"(?<!{FENCE_OPEN})(?:{re.escape(tokens.image)}|{re.escape(tokens.video)})")
 
 
 def _list(kinds: Sequence[str]) -> str:
