@@ -129,7 +129,7 @@ class SmolVLMTextModel(nn.Module):
         output_attentions: bool,
         output_hidden_states: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """x: (batch, new tokens, hidden). attention_mask: (batch, past + new), nonzero = real token, or None.
+        """x: (batch, new tokens, hidden). attention_mask: as `attention_pattern` takes it.
 
         Returns the normed last hidden state, all hidden states and all attention weights (None when not asked for).
         """
@@ -156,9 +156,17 @@ def attention_pattern(
 ) -> tuple[Tensor | None, bool]:
     """(mask, causal) for `attend`: no mask where plain causal attention or a single query needs none.
 
+    attention_mask: (batch, past + new), nonzero = real token; bool (batch or 1, 1, new, past + new); or None.
     mask: bool (batch, 1, new, past + new): causal and key padding, but every token sees itself, so that the rows of
-    padding stay finite.
+    padding stay finite. A mask that already has these four dimensions is taken as it is: it may hold any pattern.
     """
+    if attention_mask is not None and attention_mask.dim() == 4:
+        if attention_mask.dtype != torch.bool or attention_mask.shape[2:] != (new, past + new):
+            raise InputError(
+                f"A 4-D attention_mask must be bool and end in {(new, past + new)} (new tokens, all tokens); this one is "
+                f"{attention_mask.dtype} of shape {tuple(attention_mask.shape)}."
+            )
+        return attention_mask, False
     if attention_mask is not None and attention_mask.shape != (batch, past + new):
         raise InputError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}, but {batch} samples with {past} cached and "

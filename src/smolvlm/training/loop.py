@@ -1,0 +1,209 @@
+"""The training loop, to be read from top to bottom. No callbacks, no inheritance.
+
+One step: draw samples, forward and backward batch by batch, one update. Everything a step does is a function of the
+recipe and its number, so a run that was stopped goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from ..config import SmolVLMConfig
+from ..errors import ConfigError
+from ..model import SmolVLMForConditionalGeneration
+from ..processing.image import SmolVLMImageProcessor
+from ..processing.tokenizer import SmolVLMTokenizer
+from ..scenes import draw
+from .checkpoints import STATE, export, load_state, save_state
+from .collate import Batch
+from .mixture import Mixture, group
+from .optimiser import Average, Optimisers
+from .probes import Probes
+from .recipe import Recipe
+from .samples import SampleMaker
+
+IMAGE_TOKEN = "<image>"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the caller is told after every step. scores: skill -> share of right answers, when just evaluated."""
+
+    step: int
+    steps: int
+    loss: float
+    samples: int
+    seconds: float
+    scores: dict[str, float] | None = None
+
+
+def train(
+    recipe: Recipe,
+    output: Path,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    workers: int = 1,
+    report: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Run or go on with a recipe; returns the directory of the finished (or, after `minutes`, current) checkpoint.
+
+    output gets state.pt (to resume from), metrics.jsonl (a line a step) and checkpoint/ (averaged weights).
+    Raises ConfigError, and CheckpointError when output holds another run.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    vocabulary = vocabulary_directory(recipe)
+    maker = sample_maker(recipe, vocabulary)
+    torch.manual_seed(recipe.seed)
+    model = SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer), "eager").to(device).train()
+    probes = Probes(model.config.vision_config.hidden_size).to(device)
+    optimisers, average = Optimisers(model, probes, recipe), Average(model, recipe.ema)
+    start = 0
+    if (output / STATE).exists():
+        start = load_state(output, repr(recipe), model, probes, optimisers, average)
+
+    began = last = time.monotonic()
+    with (output / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+        for step, batches in enumerate(_steps(recipe, maker, start, workers), start=start):
+            targets = sum(len(batch.target) for batch in batches)
+            loss = 0.0
+            for batch in batches:
+                batch = batch.to(device)
+                part = objective(model, probes, batch, targets, recipe.probe(step))
+                part.backward()
+                loss += float(part.detach())
+            norm = optimisers.step(step)
+            average.update(step)
+
+            done = step + 1
+            scores = None
+            if done % recipe.evaluate_every == 0 or done == recipe.steps:
+                average.swap()
+                scores = evaluate(model, maker, recipe, device)
+                average.swap()
+            samples = sum(len(batch.input_ids) for batch in batches)
+            now = time.monotonic()
+            record = {"step": done, "loss": round(loss, 4), "gradient": round(norm, 3), "samples": samples,
+                      "seconds": round(now - last, 3), **({"scores": scores} if scores else {})}  # fmt: skip
+            last = now
+            metrics.write(json.dumps(record) + "\n")
+            metrics.flush()
+            if report:
+                report(Progress(done, recipe.steps, loss, samples, record["seconds"], scores))
+            stop = done == recipe.steps or (minutes is not None and now - began > 60 * minutes)
+            if stop or done % recipe.save_every == 0:
+                save_state(output, done, repr(recipe), model, probes, optimisers, average)
+                average.swap()
+                export(model, vocabulary, output / "checkpoint")
+                average.swap()
+            if stop:
+                break
+    return output / "checkpoint"
+
+
+def objective(
+    model: SmolVLMForConditionalGeneration, probes: Probes, batch: Batch, targets: int, probe_weight: float
+) -> torch.Tensor:
+    """This batch's share of the step's loss: cross-entropy over `targets` answer tokens, plus the probes."""
+    with torch.autocast(batch.input_ids.device.type, torch.bfloat16):
+        logits, patches = forward(model, batch)
+        loss = F.cross_entropy(logits.float(), batch.target, reduction="sum") / targets
+        if probe_weight and patches is not None:
+            share = len(batch.target) / targets
+            loss = loss + probe_weight * share * probes(patches, batch.patch_labels)
+    return loss
+
+
+def forward(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits at the places that predict an answer token (targets, vocabulary), and the patches' features."""
+    patches = features = None
+    if len(batch.tiles):
+        patches = model.model.vision_model(batch.pixel_values()).last_hidden_state  # (tiles, patches, vision hidden)
+        features = model.model.connector(patches)  # (tiles, image tokens, text hidden)
+    hidden = model.model(
+        batch.input_ids,
+        attention_mask=batch.attention_mask(),
+        position_ids=batch.position_ids,
+        image_hidden_states=features,
+        use_cache=False,
+    ).last_hidden_state  # (samples, tokens, hidden)
+    return model.lm_head(hidden.flatten(0, 1)[batch.place]), patches
+
+
+@torch.inference_mode()
+def evaluate(
+    model: SmolVLMForConditionalGeneration, maker: SampleMaker, recipe: Recipe, device: str
+) -> dict[str, float]:
+    """Share of validation turns answered exactly right, per skill and per "skill/kind".
+
+    Every token of the answer must be the most likely one after the right ones before it: the same as greedy decoding
+    giving the exact answer, at the cost of one forward pass.
+    """
+    model.eval()
+    right: dict[str, list[bool]] = defaultdict(list)
+    for skill in recipe.stages[-1].skills:
+        scenes = (draw(skill, recipe.seed, index, "validation") for index in range(recipe.evaluate_scenes))
+        samples = [maker.make(scene, Random(0)) for scene in scenes]
+        samples.sort(key=lambda sample: sample.length)
+        for batch in group(samples, recipe, maker.tokenizer.pad_token_id):
+            batch = batch.to(device)
+            hits = forward(model, batch)[0].argmax(-1) == batch.target  # (targets,)
+            turns = torch.ones(len(batch.skill_kinds), dtype=torch.bool, device=hits.device)
+            turns[batch.turn[~hits]] = False
+            for (name, kind), ok in zip(batch.skill_kinds, turns.tolist(), strict=True):
+                right[name].append(ok)
+                right[f"{name}/{kind}"].append(ok)
+    model.train()
+    return {name: round(sum(turns) / len(turns), 4) for name, turns in right.items()}
+
+
+def vocabulary_directory(recipe: Recipe) -> Path:
+    """Where the tokenizer's files are: a directory, or the name of a bundled one (which needs no weights yet)."""
+    bundled = Path(__file__).parents[1] / "assets" / recipe.vocabulary
+    directory = bundled if bundled.is_dir() else Path(recipe.vocabulary)
+    if not (directory / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"vocabulary={recipe.vocabulary!r} in recipe {recipe.name!r}: there is no {directory / 'tokenizer.json'}. "
+            "Name a directory with the tokenizer's files, or 'nano' for the bundled ones."
+        )
+    return directory
+
+
+def sample_maker(recipe: Recipe, vocabulary: Path) -> SampleMaker:
+    """The tokenizer of the vocabulary directory and an image processor of the recipe's geometry."""
+    vision = recipe.model["vision_config"]
+    patches = int(vision["image_size"]) // int(vision["patch_size"])
+    image_seq_len = patches**2 // int(recipe.model["scale_factor"]) ** 2
+    tile_size = int(vision["image_size"])
+    image_processor = SmolVLMImageProcessor(size={"longest_edge": 2 * tile_size}, max_image_size=tile_size)
+    return SampleMaker(SmolVLMTokenizer.from_directory(vocabulary), image_processor, image_seq_len, patches)
+
+
+def model_config(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMConfig:
+    """The recipe's geometry with the ids of its vocabulary."""
+    text = dict(recipe.model["text_config"]) | {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    values = {**recipe.model, "text_config": text, "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)}
+    return SmolVLMConfig.from_dict({**values, "pad_token_id": tokenizer.pad_token_id})
+
+
+def _steps(recipe: Recipe, maker: SampleMaker, start: int, workers: int) -> Iterable[list[Batch]]:
+    """Batches of every step from `start` on, drawn in worker processes; how many changes nothing but the speed."""
+    mixture = Mixture(recipe, maker, start)
+    if not workers:
+        return mixture
+    return DataLoader(mixture, batch_size=None, num_workers=workers, prefetch_factor=4)
