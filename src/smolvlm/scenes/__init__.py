@@ -10,13 +10,14 @@ from __future__ import annotations
 from random import Random
 
 from ..errors import InputError
+from .baselines import Baseline, measure
 from .canvas import CHARACTERS
 from .chart import draw_chart
 from .document import draw_document
 from .material import Clip, Mark, Scene, Turn
 from .pair import draw_pair
 from .read import draw_read
-from .scene import draw_scene, draw_tiles
+from .scene import draw_new_things, draw_scene, draw_tiles
 from .text import draw_text
 from .things import (
     ALL_COLOURS,
@@ -45,12 +46,15 @@ __all__ = [
     "SHAPES",
     "SKILLS",
     "SPLITS",
+    "Baseline",
     "Clip",
     "Mark",
     "Scene",
     "Thing",
     "Turn",
+    "baselines",
     "draw",
+    "draw_reserved",
     "render_clip",
 ]
 
@@ -80,6 +84,21 @@ def draw(
     if skill in _WITH_HELD_OUT:
         return _WITH_HELD_OUT[skill](rng, level, held_out)
     return _WITHOUT[skill](rng, level)
+
+
+def draw_reserved(seed: int, index: int, split: str = "train") -> Scene:
+    """A scene of one to three things, at least one of a reserved shape or colour: material for fine-tuning.
+
+    Its skill is "scene"; no other scene shows or names these. Raises InputError for an unknown split.
+    """
+    return draw_new_things(_random("scene", seed, index, split, 1.0, held_out=False))
+
+
+def baselines(skill: str, seed: int, count: int, *, level: float = 1.0, held_out: bool = False) -> dict[str, Baseline]:
+    """What not looking scores on `count` scenes of the test split, by kind of question; majorities are train's."""
+    train = (draw(skill, seed, index, "train", level=level) for index in range(count))
+    test = (draw(skill, seed, index, "test", level=level, held_out=held_out) for index in range(count))
+    return measure(train, test)
 
 
 def render_clip(

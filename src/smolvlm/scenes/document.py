@@ -9,7 +9,7 @@ from .canvas import Canvas, text_width
 from .material import Scene, Turn
 from .scene import yes_no
 from .things import RGB
-from .words import GOODS, random_word
+from .words import GOODS, SHOPS, random_word
 
 PAPER = 256
 MARGIN = 14
@@ -25,7 +25,7 @@ def draw_document(rng: Random, level: float) -> Scene:
     count = 2 + rng.randint(0, round((1 if invoice else 2) * level))
     items = rng.sample(GOODS, count)
     prices = [rng.choice((rng.randint(5, 99) * 10, rng.randint(1, 19) * 50)) for _ in items]
-    shop = f"{random_word(rng, 3, 6)} {rng.choice(('SHOP', 'STORE', 'MARKET'))}"
+    shop = f"{random_word(rng, 3, 6)} {rng.choice(SHOPS)}"
     canvas = Canvas(rng, PAPER)
     ink = rng.choice(INKS)
     rows: list[tuple[str, str]] = []

@@ -12,7 +12,21 @@ from .ask import ask
 from .canvas import Canvas
 from .material import Scene, Turn
 from .telling import caption_long, caption_short, describe, story
-from .things import COLOURS, PLACES, SHAPES, Thing, choose_things, pairs, plural, with_article
+from .things import (
+    ALL_COLOURS,
+    ALL_SHAPES,
+    COLOURS,
+    PLACES,
+    SHAPES,
+    Thing,
+    choose_pairs,
+    choose_things,
+    is_reserved,
+    pairs,
+    place_thing,
+    plural,
+    with_article,
+)
 from .words import near_miss, random_letters, random_word
 
 Asker = Callable[[Random, list[Thing], bool], Turn | None]
@@ -31,6 +45,23 @@ def draw_scene(rng: Random, level: float, held_out: bool) -> Scene:
         canvas.thing(thing)
     turns = turns_about(rng, things, held_out)
     return Scene("scene", (canvas.finish(),), turns=turns, marks=tuple(canvas.marks), detail="low")
+
+
+def draw_new_things(rng: Random) -> Scene:
+    """One to three things, one of them of a reserved shape or colour at least, with the plainest questions."""
+    new = [(colour, shape) for colour in ALL_COLOURS for shape in ALL_SHAPES if is_reserved(colour, shape)]
+    count = rng.randint(1, 3)
+    chosen = [rng.choice(new), *choose_pairs(rng, count - 1, distinct=True)]
+    places = sorted(rng.sample(range(9), count))
+    rng.shuffle(chosen)
+    things = [place_thing(rng, pair, place) for pair, place in zip(chosen, places, strict=True)]
+    canvas = Canvas(rng, SIDE)
+    for thing in things:
+        canvas.thing(thing)
+    asked = (_colour_of(rng, things, False), _shape_of(rng, things, False), _at_place(rng, things, False))
+    turns = [turn for turn in (*asked, _where(rng, things, False), _count_all(rng, things, False)) if turn]
+    turns.append(Turn(ask(rng, "describe"), describe(things), "describe"))
+    return Scene("scene", (canvas.finish(),), turns=tuple(turns), marks=tuple(canvas.marks), detail="low")
 
 
 def _empty(rng: Random) -> Scene:

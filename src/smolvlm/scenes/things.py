@@ -103,6 +103,10 @@ def pairs(held_out: bool) -> tuple[tuple[str, str], ...]:
     return EVERY_PAIR if held_out else KNOWN_PAIRS
 
 
+def is_reserved(colour: str, shape: str) -> bool:
+    return colour in RESERVED_COLOURS or shape in RESERVED_SHAPES
+
+
 def tint(rng: Random, colour: str) -> RGB:
     """The colour with a little jitter, still well inside its own name."""
     base = COLOURS.get(colour) or RESERVED_COLOURS[colour]

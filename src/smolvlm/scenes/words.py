@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -26,20 +27,23 @@ TRUCK TUNNEL TURTLE UNCLE VASE VOICE WALL WATCH WATER WAVE WEST WHALE WHEAT WHEE
 WOOD WOOL WORD WORLD YARD YEAR ZEBRA ZERO ZOO
 """
 WORDS = tuple(_ALL.split())
-HELD_OUT_WORDS = WORDS[7::8]
-KNOWN_WORDS = tuple(word for index, word in enumerate(WORDS) if index % 8 != 7)
 GOODS = (
     "APPLE", "BREAD", "BUTTER", "CAKE", "CHEESE", "COFFEE", "CORN", "EGGS", "FISH", "HONEY", "JAM", "JUICE",
     "LEMON", "MEAT", "MILK", "NUTS", "OIL", "ONION", "PASTA", "PEAR", "PEN", "PIZZA", "RICE", "SALAD", "SALT",
     "SOAP", "SOUP", "SUGAR", "TEA", "WATER",
 )  # fmt: skip
+SHOPS = ("SHOP", "STORE", "MARKET")
+HELD_OUT_WORDS = tuple(word for word in WORDS if word not in GOODS + SHOPS)[7::8]
+KNOWN_WORDS = tuple(word for word in WORDS if word not in HELD_OUT_WORDS)
 
 
 def random_letters(rng: Random, length: int) -> str:
     """Letters that form no word. A single O is left out, because nothing tells it from a zero."""
     if length == 1:
         return rng.choice(LETTERS.replace("O", ""))
-    return "".join(rng.choices(LETTERS, k=length))
+    while (letters := "".join(rng.choices(LETTERS, k=length))) in HELD_OUT_WORDS:
+        pass
+    return letters
 
 
 def random_digits(rng: Random, length: int) -> str:
@@ -58,7 +62,21 @@ def random_word(rng: Random, shortest: int, longest: int, held_out: bool = False
 
 
 def near_miss(rng: Random, text: str) -> str:
-    """The same text with one character replaced by another of its sort."""
+    """Something else that looks alike, of the same length and sort, so that no word gives itself away by being one.
+
+    For a word of the list another word, if possible one that shares letters; else one character is replaced.
+    """
+    for words in (KNOWN_WORDS, HELD_OUT_WORDS):
+        if text in words:
+            return rng.choice(_words_like(text, words))
     at = rng.randrange(len(text))
     letters = "123456789" if text[at].isdigit() else LETTERS
     return text[:at] + rng.choice(letters.replace(text[at], "")) + text[at + 1 :]
+
+
+@cache
+def _words_like(text: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The three other words of the same length that share most letters in place."""
+    others = [word for word in words if len(word) == len(text) and word != text]
+    shared = {word: sum(a == b for a, b in zip(word, text, strict=True)) for word in others}
+    return tuple(sorted(others, key=lambda word: -shared[word])[:3]) or words
