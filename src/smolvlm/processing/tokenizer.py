@@ -232,20 +232,50 @@ class SmolVLMTokenizer:
         """
         texts, batched = as_batch(text, is_split_into_words)
         encodings = [self._encode(one, add_special_tokens, is_split_into_words) for one in texts]
+        columns = {"offset_mapping": [list(one.offsets) for one in encodings]} if return_offsets_mapping else {}
+        result = self.finish(
+            [list(one.ids) for one in encodings],
+            columns=columns,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            truncation_side=truncation_side,
+            return_attention_mask=return_attention_mask,
+        )
+        if not batched and return_tensors is None:
+            result = BatchFeature({key: value[0] for key, value in result.items()})
+        return result.convert_to_tensors(return_tensors)
+
+    def finish(
+        self,
+        rows: list[list[int]],
+        *,
+        columns: dict[str, list[list[tuple[int, int]]]] | None = None,
+        padding: bool | str = False,
+        truncation: bool | str | None = False,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
+        return_attention_mask: bool = True,
+    ) -> BatchFeature:
+        """Rows of ids -> `input_ids` and `attention_mask` as lists, cut and filled up as a call says.
+
+        columns: what else goes with the ids, filled up with (0, 0).
+        """
         limit = self._limit(truncation, max_length)
         keep = keeper(limit, truncation_side or self.truncation_side)
-        rows = [keep(list(encoding.ids)) for encoding in encodings]
+        rows = [keep(row) for row in rows]
         width = pad_width([len(row) for row in rows], padding, max_length or limit, pad_to_multiple_of)
         side = padding_side or self.padding_side
-        result: dict[str, Any] = {"input_ids": [pad(row, width, self._pad_id(width, row), side) for row in rows]}
+        result = BatchFeature(input_ids=[pad(row, width, self._pad_id(width, row), side) for row in rows])
         if return_attention_mask:
             result["attention_mask"] = [pad([1] * len(row), width, 0, side) for row in rows]
-        if return_offsets_mapping:
-            offsets = [keep(list(encoding.offsets)) for encoding in encodings]
-            result["offset_mapping"] = [pad(row, width, (0, 0), side) for row in offsets]
-        if not batched and return_tensors is None:
-            result = {key: value[0] for key, value in result.items()}
-        return BatchFeature(result).convert_to_tensors(return_tensors)
+        for name, values in (columns or {}).items():
+            result[name] = [pad(keep(list(row)), width, (0, 0), side) for row in values]
+        return result
 
     def _limit(self, truncation: bool | str | None, max_length: int | None) -> int | None:
         if truncation in (False, None, "do_not_truncate"):
