@@ -25,7 +25,10 @@ class Baseline:
 
 
 def measure(train: Iterable[Scene], test: Iterable[Scene]) -> dict[str, Baseline]:
-    """Baselines by kind of turn, in the order of the kinds' names; kinds that the test lacks are left out."""
+    """Baselines by kind of turn, in the order of the kinds' names; kinds that the test lacks are left out.
+
+    A question on something that is not there counts with its own sort, because who hears the question can't know it.
+    """
     seen, asked = _count(train), _count(test)
     found = {}
     for kind, answers in sorted(asked.items()):
@@ -40,5 +43,5 @@ def _count(scenes: Iterable[Scene]) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for scene in scenes:
         for turn in scene.turns:
-            counts[turn.kind][turn.answer] += 1
+            counts[turn.kind.removesuffix("_absent")][turn.answer] += 1
     return counts

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 from .ask import ask
-from .canvas import Canvas
+from .canvas import Canvas, text_width
 from .material import Scene, Turn
 from .telling import caption_long, caption_short, describe, story
 from .things import (
@@ -88,6 +88,8 @@ def draw_tiles(rng: Random, level: float, held_out: bool) -> Scene:
     place = rng.choice(free)
     text = random_word(rng, 3, 5, held_out) if rng.random() < 0.5 else random_letters(rng, rng.randint(2, 5))
     size = rng.randint(19, 22)
+    while text_width(text, size) > 82:
+        size -= 1
     ink = rng.choice(((20, 20, 24), (40, 40, 90), (90, 30, 30)))
     canvas.centred(2 * SIDE * (place % 3 + 0.5) / 3, 2 * SIDE * (place // 3 + 0.5) / 3, text, size, ink)
     turns = list(turns_about(rng, things, held_out, word=(text, place)))

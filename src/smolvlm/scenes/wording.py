@@ -81,7 +81,8 @@ _PICTURES = {
         |Name the smallest shape.|Which is the only small shape?|What is the smallest thing?
         |What is the smallest object?|Which thing is the smallest?""",
     "sort": """What kind of picture is this?|What is this?|What sort of picture is it?|What kind of image is this?
-        |What type of picture is this?|Is this a photo or a drawing?|What am I looking at?|What is this image?""",
+        |What type of picture is this?|Tell me what kind of picture this is.|What am I looking at?
+        |What is this image?""",
     "unknowable": """Who drew this picture?|Who drew this?|What is the weather?|Where was this picture made?
         |When was this picture made?|How much does it cost?|What is the name of the artist?|Why was this drawn?
         |How old is this picture?|What does it smell like?|What is behind the picture?|Who does this belong to?""",

@@ -76,7 +76,7 @@ def near_miss(rng: Random, text: str) -> str:
 
 @cache
 def _words_like(text: str, words: tuple[str, ...]) -> tuple[str, ...]:
-    """The three other words of the same length that share most letters in place."""
+    """The eight other words of the same length that share most letters in place."""
     others = [word for word in words if len(word) == len(text) and word != text]
     shared = {word: sum(a == b for a, b in zip(word, text, strict=True)) for word in others}
-    return tuple(sorted(others, key=lambda word: -shared[word])[:3]) or words
+    return tuple(sorted(others, key=lambda word: -shared[word])[:8]) or words
