@@ -1,6 +1,6 @@
 """Configurations with the field names of Hugging Face's config.json. Unknown keys are kept and written back.
 
-The class defaults are the reference's and are *not* the 2.2B geometry: together they describe a 6.8 B model.
+The class defaults are the reference's and are *not* the 2.2B geometry: together they describe a 6.9 B model.
 Always take a released geometry from its config.json. Source: transformers' configuration_smolvlm.py and Llama's.
 """
 
@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .errors import CheckpointError, ConfigError
 
 ACTIVATIONS = ("gelu", "relu", "selu", "gelu_new", "quick_gelu", "gelu_pytorch_tanh", "silu")
-Activation = str | Callable[..., object]
+Activation = str | Callable[[Any], Any]  # of a tensor
 
 
 @dataclass(init=False, eq=True)

@@ -91,7 +91,7 @@ def _eager(
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
-    from flash_attn import flash_attn_func
+    from flash_attn import flash_attn_func  # type: ignore[import-not-found,unused-ignore]
 
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (batch, tokens, heads, head_dim)
     return flash_attn_func(q, k, v, dropout_p=dropout, causal=causal).transpose(1, 2)

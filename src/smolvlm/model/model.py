@@ -230,6 +230,7 @@ class SmolVLMForConditionalGeneration(Pretrained):
             head = nn.Linear(self.lm_head.in_features, new_num_tokens, bias=False, device=self.device, dtype=self.dtype)
             _copy_rows(self.lm_head.weight, head.weight)
             self.lm_head = head
+        self.lm_head.out_features = new_num_tokens
         self.tie_weights()
         return table
 

@@ -53,7 +53,7 @@ class Pretrained(nn.Module):
     def _set_gradient_checkpointing(self, on: bool) -> None:
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = on
+                module.gradient_checkpointing = on  # type: ignore[assignment]
 
     def _init_weights(self, module: nn.Module) -> None:
         """normal(0, initializer_range) for matrices and embeddings, zero biases and pad row; norms start at one."""

@@ -163,8 +163,8 @@ def attention_pattern(
     if attention_mask is not None and attention_mask.dim() == 4:
         if attention_mask.dtype != torch.bool or attention_mask.shape[2:] != (new, past + new):
             raise InputError(
-                f"A 4-D attention_mask must be bool and end in {(new, past + new)} (new tokens, all tokens); this one is "
-                f"{attention_mask.dtype} of shape {tuple(attention_mask.shape)}."
+                f"A 4-D attention_mask must be bool and end in {(new, past + new)} (new tokens, all tokens); "
+                f"this one is {attention_mask.dtype} of shape {tuple(attention_mask.shape)}."
             )
         return attention_mask, False
     if attention_mask is not None and attention_mask.shape != (batch, past + new):

@@ -1,6 +1,6 @@
 """The vision tower: SigLIP with position ids for any resolution.
 
-Source: transformers 5.23's modeling_smolvlm.py (4.55 to 5.20 compute wrong ids); parity in tests/reference/test_model.py.
+Source: transformers 5.23's modeling_smolvlm.py (4.55 to 5.20 compute wrong ids). Parity: tests/reference/test_model.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .pretrained import Pretrained
 
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:
     """The function behind a config's hidden_act."""
-    if callable(name):
-        return name  # type: ignore[return-value]
-    return {
+    if not isinstance(name, str):
+        return name
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "gelu": F.gelu,
         "relu": F.relu,
         "selu": F.selu,
@@ -32,7 +32,8 @@ def activation(name: Activation) -> Callable[[Tensor], Tensor]:
         "gelu_new": functools.partial(F.gelu, approximate="tanh"),
         "gelu_pytorch_tanh": functools.partial(F.gelu, approximate="tanh"),
         "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    }[name]
+    }
+    return functions[name]
 
 
 def position_ids(mask: Tensor, side: int) -> Tensor:
@@ -80,8 +81,9 @@ class SmolVLMVisionAttention(nn.Module):
         self.num_heads = config.num_attention_heads
         self.dropout = config.attention_dropout
         self.implementation = implementation
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(config.hidden_size, config.hidden_size) for _ in range(4)
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """x: (tiles, patches, hidden). mask: bool over keys, (tiles, 1, 1, patches)."""

@@ -20,8 +20,9 @@ class Batch:
     """Padded on the right. Places are indices into the flattened (samples * tokens).
 
     input_ids, position_ids: (samples, tokens) int64. branch: (samples, tokens) int16, PADDING, PREFIX or 1, 2, ...
-    tiles: (tiles, side, side, 3) uint8. patch_labels: (tiles, patches, 3) int16. place: (targets,) which token predicts,
-    target: (targets,) what it must say, turn: (targets,) which turn it belongs to. skill_kinds: (skill, kind) per turn.
+    tiles: (tiles, side, side, 3) uint8. patch_labels: (tiles, patches, 3) int16. place: (targets,) which token
+    predicts, target: (targets,) what it must say, turn: (targets,) which turn it belongs to. skill_kinds: (skill, kind)
+    of each turn.
     """
 
     input_ids: Tensor
@@ -56,7 +57,10 @@ def collate(samples: Sequence[Sample], pad_token_id: int) -> Batch:
     ids = np.full((len(samples), tokens), pad_token_id, np.int64)
     positions = np.zeros((len(samples), tokens), np.int64)
     branch_of = np.full((len(samples), tokens), PADDING, np.int16)
-    place, target, turn_of, skill_kinds = [], [], [], []
+    place: list[int] = []
+    target: list[int] = []
+    turn_of: list[int] = []
+    skill_kinds: list[tuple[str, str]] = []
     for row, sample in enumerate(samples):
         start = len(sample.prefix)
         ids[row, :start], positions[row, :start], branch_of[row, :start] = sample.prefix, np.arange(start), PREFIX
@@ -76,9 +80,13 @@ def collate(samples: Sequence[Sample], pad_token_id: int) -> Batch:
             assert turn == len(skill_kinds) - 1, "every turn has an answer"
             start = end
     return Batch(
-        *(torch.from_numpy(array) for array in (ids, positions, branch_of)),
-        torch.from_numpy(np.concatenate([sample.tiles for sample in samples])),
-        torch.from_numpy(np.concatenate([sample.patch_labels for sample in samples])),
-        *(torch.tensor(values, dtype=torch.int64) for values in (place, target, turn_of)),
-        skill_kinds,
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
+        branch=torch.from_numpy(branch_of),
+        tiles=torch.from_numpy(np.concatenate([sample.tiles for sample in samples])),
+        patch_labels=torch.from_numpy(np.concatenate([sample.patch_labels for sample in samples])),
+        place=torch.tensor(place),
+        target=torch.tensor(target),
+        turn=torch.tensor(turn_of),
+        skill_kinds=skill_kinds,
     )

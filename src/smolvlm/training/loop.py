@@ -10,7 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -37,11 +37,16 @@ IMAGE_TOKEN = "<image>"
 
 @dataclass(frozen=True)
 class Progress:
-    """What the caller is told after every step. scores: skill -> share of right answers, when just evaluated."""
+    """What the caller is told after every step, and a line of metrics.jsonl.
+
+    step: how many are done. gradient: its norm before clipping. seconds: this step's.
+    scores: skill -> share of right answers, when just evaluated.
+    """
 
     step: int
     steps: int
     loss: float
+    gradient: float
     samples: int
     seconds: float
     scores: dict[str, float] | None = None
@@ -93,13 +98,14 @@ def train(
                 average.swap()
             samples = sum(len(batch.input_ids) for batch in batches)
             now = time.monotonic()
-            record = {"step": done, "loss": round(loss, 4), "gradient": round(norm, 3), "samples": samples,
-                      "seconds": round(now - last, 3), **({"scores": scores} if scores else {})}  # fmt: skip
+            progress = Progress(
+                done, recipe.steps, round(loss, 4), round(norm, 3), samples, round(now - last, 3), scores
+            )
             last = now
-            metrics.write(json.dumps(record) + "\n")
+            metrics.write(json.dumps(asdict(progress)) + "\n")
             metrics.flush()
             if report:
-                report(Progress(done, recipe.steps, loss, samples, record["seconds"], scores))
+                report(progress)
             stop = done == recipe.steps or (minutes is not None and now - began > 60 * minutes)
             if stop or done % recipe.save_every == 0:
                 save_state(output, done, repr(recipe), model, probes, optimisers, average)

@@ -15,7 +15,7 @@ from .samples import Sample, SampleMaker
 SAMPLES_PER_STEP_LIMIT = 10_000  # room for the indices of one step, so that no scene is drawn twice
 
 
-class Mixture(IterableDataset):  # type: ignore[type-arg]
+class Mixture(IterableDataset[list[Batch]]):
     """Steps from `start` to the end of the recipe; each is a list of batches.
 
     With several workers each makes every n-th step, so that the loader, which asks them in turn, keeps the order.
@@ -49,9 +49,7 @@ class Mixture(IterableDataset):  # type: ignore[type-arg]
                 skill, recipe.seed, step * SAMPLES_PER_STEP_LIMIT + len(samples),
                 level=stage.levels.get(skill, 1.0),
             )  # fmt: skip
-            sample = self.maker.make(
-                scene, rng, linear_share=recipe.linear_chats, split_share=recipe.split_pictures
-            )
+            sample = self.maker.make(scene, rng, linear_share=recipe.linear_chats, split_share=recipe.split_pictures)
             samples.append(sample)
             tiles += max(1, len(sample.tiles))  # text counts as a tile, or a step could last for ever
         return samples

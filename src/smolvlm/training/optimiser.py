@@ -12,7 +12,9 @@ class Optimisers:
     """Both optimisers behind one step(). Muon takes every matrix inside the layers of the two towers."""
 
     def __init__(self, model: nn.Module, extra: nn.Module, recipe: Recipe) -> None:
-        matrices, others, plain = [], [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if ".layers." in name and parameter.dim() == 2:
                 matrices.append(parameter)

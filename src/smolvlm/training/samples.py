@@ -70,7 +70,7 @@ class SampleMaker:
         self.tokens = TileTokens()
 
     def make(self, scene: Scene, rng: Random, *, linear_share: float = 0.0, split_share: float = 0.0) -> Sample:
-        """rng decides which scenes become one linear chat, and which single pictures are blown up and cut into tiles."""
+        """rng decides which scenes become one linear chat, and which single pictures are blown up and cut."""
         linear, split = rng.random() < linear_share, rng.random() < split_share
         detail: Detail = "high" if split and len(scene.pictures) == 1 else scene.detail
         media, tiles, views = self._media(scene, "low" if scene.clip else detail)
