@@ -81,5 +81,5 @@ def _explain(error: Exception) -> str:
     return f"Unexpected {type(error).__name__}: {' '.join(str(error).split())} ({DEBUG}=1 shows where it came from.)"
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"smolvlm: warning: {' '.join(str(message).split())}", file=sys.stderr)

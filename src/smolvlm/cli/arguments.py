@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from ..vlm.requests import LookOptions
 
 
 class UsageError(Exception):
@@ -56,6 +59,17 @@ def add_media_options(parser: Parser) -> None:
     group.add_argument("--fps", metavar="N", type=number, help="frames a second to look at in a video")
     group.add_argument("--max-frames", metavar="N", type=whole_number, help="most frames of a video")
     group.add_argument("--allow-url", action="store_true", help="fetch http(s) addresses, public hosts only")
+
+
+def look_options(options: argparse.Namespace) -> LookOptions:
+    """The keyword arguments that the options of add_media_options stand for."""
+    return {
+        "detail": options.detail,
+        "max_image_tokens": options.max_image_tokens,
+        "fps": options.fps,
+        "max_frames": options.max_frames,
+        "allow_url": options.allow_url,
+    }
 
 
 def add_answer_options(parser: Parser) -> None:

@@ -16,12 +16,13 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, add_answer_options, add_media_options, add_model_options
+from .arguments import Parser, add_answer_options, add_media_options, add_model_options, look_options
 from .inputs import as_blocks, read_request
 from .terminal import is_watched, load_model
 
 if TYPE_CHECKING:
     from ..types import Answer
+    from ..vlm.requests import AskOptions
 
 
 def add_arguments(parser: Parser) -> None:
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     files, question = read_request(options)
     content = [*as_blocks(files, allow_url=options.allow_url), {"type": "text", "text": question}]
     vlm = load_model(options)
-    stream = vlm.stream(messages=[{"role": "user", "content": content}], **request_options(options))
+    request: AskOptions = {**request_options(options), "messages": [{"role": "user", "content": content}]}
+    stream = vlm.stream(**request)
     for piece in stream:
         if not options.json:
             print(piece, end="", flush=True)
@@ -51,20 +53,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def request_options(options: argparse.Namespace) -> dict[str, object]:
+def request_options(options: argparse.Namespace) -> AskOptions:
     """The keyword arguments of VLM.stream that command-line options stand for."""
     return {
+        **look_options(options),
         "system": options.system,
-        "detail": options.detail,
-        "max_image_tokens": options.max_image_tokens,
-        "fps": options.fps,
-        "max_frames": options.max_frames,
-        "allow_url": options.allow_url,
         "max_new_tokens": options.max_new_tokens,
         "temperature": options.temperature,
         "top_p": options.top_p,
         "seed": options.seed,
-        "stop": tuple(options.stop),
+        "stop": options.stop,
     }
 
 

@@ -27,6 +27,7 @@ from .terminal import load_model
 
 if TYPE_CHECKING:
     from ..vlm import Chat
+    from ..vlm.requests import AskOptions
 
 COMMANDS = "/image PATH, /video PATH, /history, /save PATH, /reset, /help, /quit"
 
@@ -73,7 +74,8 @@ class _Talk:
         self.images: list[object] = []
         self.videos: list[object] = []
         self.exit_code = 0
-        self._request = {key: value for key, value in request_options(options).items() if key != "system"}
+        self._request = request_options(options)
+        del self._request["system"]
 
     def take(self, line: str) -> None:
         """A command or a question. What fails is told in one line, and the conversation goes on."""
@@ -90,7 +92,8 @@ class _Talk:
         (self.images if kind == "image" else self.videos).append(source)
 
     def _ask(self, question: str) -> None:
-        stream = self.chat.stream(question, images=self.images, videos=self.videos, **self._request)
+        request: AskOptions = {**self._request, "images": self.images, "videos": self.videos}
+        stream = self.chat.stream(question, **request)
         self.images, self.videos = [], []
         try:
             for piece in stream:

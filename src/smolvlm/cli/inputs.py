@@ -103,12 +103,12 @@ def as_blocks(files: Sequence[str], *, allow_url: bool) -> list[Block]:
 
 def as_block(name: str, *, allow_url: bool) -> Block:
     """{"type": "image" | "video", ...} of one file, address, or "-" (the bytes on stdin)."""
-    from ..media.kind import kind_of
+    from ..media.kind import identify
 
     source: str | bytes = name
     if name == STDIN:
         if sys.stdin.isatty():
             raise UsageError("'-' reads a picture or video from stdin: pipe one in, e.g. `< picture.png`")
         source = sys.stdin.buffer.read()
-    kind = kind_of(source, allow_url=allow_url)
-    return {"type": kind, kind: source}
+    kind, opened = identify(source, allow_url=allow_url)
+    return {"type": kind, kind: opened}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, add_media_options, add_model_options
+from .arguments import Parser, add_media_options, add_model_options, look_options
 from .inputs import as_blocks, check_file
 from .terminal import quieten
 
@@ -41,13 +41,9 @@ def run(options: argparse.Namespace) -> int:
         options.model,
         messages=[{"role": "user", "content": content}],
         system=options.system,
-        detail=options.detail,
-        max_image_tokens=options.max_image_tokens,
-        fps=options.fps,
-        max_frames=options.max_frames,
-        allow_url=options.allow_url,
         revision=options.revision,
         local_files_only=options.offline,
+        **look_options(options),
     )
     if options.json:
         print(json.dumps(asdict(report), ensure_ascii=False))

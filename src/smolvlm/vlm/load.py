@@ -1,0 +1,119 @@
+"""From a name to a VLM: which files, which device, which dtype. Also the token preview, which needs no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from .. import hub
+from ..checkpoint import read_index, read_json
+from ..config import SmolVLMConfig
+from ..errors import CheckpointError
+from ..processing.processor import SmolVLMProcessor
+from ..types import TokenReport
+from .requests import MediaOptions, read_request
+from .vlm import VLM, count_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+# Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
+SMALL_BYTES = 100 * 2**20
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VLM:
+    """A model that answers questions about pictures and videos.
+
+    model: None is the bundled nano, which knows drawn material only; else a directory or a hub id such as
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct". device: "cuda", "mps" or "cpu"; None takes the best that is here.
+    dtype: "float32", "bfloat16", "float16" or "auto" (as saved); None is `default_dtype`. attn_implementation:
+    "sdpa" (default), "eager", "flash_attention_2". revision, token, local_files_only: for the hub.
+    progress: called with (bytes done, bytes in all) while weights are read.
+    Raises ModelNotFoundError, CheckpointError, ConfigError.
+    """
+    directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
+    device = str(device or best_device())
+    if dtype is None:
+        stored = sum(entry.num_bytes for entry in read_index(directory).values())
+        dtype = default_dtype(device, small=stored <= SMALL_BYTES)
+    from ..model import SmolVLMForConditionalGeneration
+
+    network = SmolVLMForConditionalGeneration.from_pretrained(
+        directory, dtype=dtype, device_map=device, attn_implementation=attn_implementation, progress=progress
+    )
+    processor = SmolVLMProcessor.from_pretrained(directory)
+    return VLM(network, processor, name=str(model or hub.BUNDLED), end_ids=_end_ids(directory, processor))
+
+
+def preview(
+    model: str | Path | None = None,
+    question: str | None = None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    **options: Unpack[MediaOptions],
+) -> TokenReport:
+    """`VLM.tokens` without the weights: fetches and reads only the small files of a checkpoint, and needs no torch."""
+    directory = hub.resolve(
+        model, revision=revision, local_files_only=local_files_only, token=token, patterns=hub.PROCESSOR_FILES
+    )
+    request = read_request("preview", question, options, MediaOptions)
+    context = SmolVLMConfig.from_file(directory / "config.json").text_config.max_position_embeddings
+    return count_tokens(SmolVLMProcessor.from_pretrained(directory), request, context)
+
+
+def best_device() -> str:
+    """ "cuda", "mps" or "cpu": the first of them that is here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_dtype(device: str, *, small: bool = False) -> torch.dtype:
+    """The fastest dtype that is safe on a device: bfloat16 where the hardware multiplies it, else float32.
+
+    small: the model has at most SMALL_BYTES of weights. float16 is never chosen: activations of this family may
+    leave its range.
+    """
+    import torch
+
+    kind = device.split(":")[0]
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if kind != "cpu" or small:
+        return torch.float32
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def _end_ids(directory: Path, processor: SmolVLMProcessor) -> tuple[int, ...]:
+    """Ids that end an answer: the tokenizer's own as a safety net, and those of generation_config.json.
+
+    Some checkpoints have no such file or a wrong id in it; without the tokenizer's, answers would never end.
+    """
+    tokenizer = processor.tokenizer
+    path = directory / "generation_config.json"
+    written = read_json(path).get("eos_token_id") if path.is_file() else None
+    ids = [tokenizer.end_of_utterance_token_id, tokenizer.eos_token_id]
+    ids += written if isinstance(written, list) else [written]
+    found = tuple(dict.fromkeys(token_id for token_id in ids if isinstance(token_id, int)))
+    if not found:
+        raise CheckpointError(
+            f"{directory} names no token that ends an answer: neither generation_config.json (eos_token_id) nor "
+            "tokenizer_config.json (eos_token) does."
+        )
+    return found

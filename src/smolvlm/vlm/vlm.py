@@ -1,0 +1,289 @@
+"""VLM: questions in, answers out. It joins processor, model and generation, and holds the only lock around the model.
+
+Reading what callers pass is requests.py's, text coming out answers.py's, making a VLM load.py's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Unpack, cast
+
+import numpy as np
+
+from ..errors import InputError
+from ..generation.scoring import score_choices
+from ..processing.processor import SmolVLMProcessor
+from ..types import Answer, Decision, Features, FramesSeen, Inputs, SamplingParams, TokenReport
+from .answers import AnswerStream, Writer
+from .chat import Chat
+from .requests import (
+    AskOptions,
+    AskRequest,
+    LookOptions,
+    MediaOptions,
+    Request,
+    as_list,
+    media_blocks,
+    read_request,
+)
+from .spelling import spell
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import SmolVLMForConditionalGeneration
+
+SAMPLED = 64  # values of each tensor that go into a fingerprint
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request as the model takes it. features: (tiles, image tokens, hidden), None without pictures."""
+
+    input_ids: np.ndarray
+    features: torch.Tensor | None
+    image_tokens: int
+    frames: tuple[FramesSeen, ...]
+    params: SamplingParams
+
+
+class VLM:
+    """A loaded model. Safe to use from several threads: their answers take turns, token by token.
+
+    name, device, dtype, context (tokens it holds) say what it is; model and processor are its parts.
+    """
+
+    def __init__(
+        self,
+        model: SmolVLMForConditionalGeneration,
+        processor: SmolVLMProcessor,
+        *,
+        name: str,
+        end_ids: Sequence[int],
+    ) -> None:
+        """end_ids: token ids that end an answer; the first is the one that the model itself writes."""
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def context(self) -> int:
+        return self.model.config.text_config.max_position_embeddings
+
+    def __repr__(self) -> str:
+        return f"VLM({self.name!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r}, context={self.context})"
+
+    # ---- asking ----
+
+    def ask(self, question: str | None = None, **options: Unpack[AskOptions]) -> Answer:
+        """Answer a question about pictures and videos, or the last turn of messages.
+
+        options: images, videos | messages | features, system; detail, max_image_tokens, fps, max_frames, allow_url
+        (see LookOptions); max_new_tokens (256), temperature (0: always the likeliest), top_k, top_p, min_p,
+        repetition_penalty, stop, seed (see SamplingParams).
+        Raises InputError and its kinds: MediaError, PromptError, ContextLengthError.
+        """
+        started = time.perf_counter()
+        return self._finish([self._prepare(read_request("ask", question, options, AskOptions))], started)[0]
+
+    def stream(self, question: str | None = None, **options: Unpack[AskOptions]) -> AnswerStream:
+        """`ask`, piece by piece: iterate over the result, then read its `.answer`. Bad input raises here already."""
+        started = time.perf_counter()
+        prepared = self._prepare(read_request("stream", question, options, AskOptions))
+        writer = self._writer(prepared, started)
+        return AnswerStream(writer, self._write([prepared], [writer]))
+
+    def ask_batch(self, requests: Sequence[AskRequest], *, batch_size: int = 8) -> list[Answer]:
+        """Answer many requests, `batch_size` at a time. Each is a dictionary of the arguments of `ask`.
+
+        An answer is the one that `ask` gives alone; with a seed its samples are, too.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: it must be at least 1.")
+        read = []
+        for request in requests:
+            options = {name: value for name, value in request.items() if name != "question"}
+            read.append(read_request("ask_batch", request.get("question"), options, AskRequest))
+        answers: list[Answer] = []
+        for start in range(0, len(read), batch_size):
+            started = time.perf_counter()
+            answers += self._finish([self._prepare(request) for request in read[start : start + batch_size]], started)
+        return answers
+
+    def chat(self, system: str | None = None) -> Chat:
+        """A conversation that remembers its turns."""
+        return Chat(self, system)
+
+    # ---- without writing ----
+
+    def decide(
+        self, question: str | None = None, *, choices: Sequence[str] = ("yes", "no"), **options: Unpack[MediaOptions]
+    ) -> Decision:
+        """Probabilities of given answers from the logits of one forward; nothing is generated.
+
+        choices: at least two different texts. Every spelling that a model may use counts for a choice: with and
+        without a leading space, in lower, upper and title case. Choices that begin with different tokens are judged
+        by these; others whole. A low `label_mass` says that the model wanted to say something else.
+        """
+        spellings = spell(choices, self.processor.tokenizer.encode, end_id=self._end_id)
+        prepared = self._prepare(read_request("decide", question, options, MediaOptions))
+
+        with self._lock:
+            scores = np.array(score_choices(self.model, self._batch([prepared]), spellings), dtype=np.float64)
+        shares = np.exp(scores - scores.max())
+        shares /= shares.sum()
+        return Decision(
+            choice=choices[int(shares.argmax())],
+            probabilities={choice: float(share) for choice, share in zip(choices, shares, strict=True)},
+            label_mass=min(float(np.exp(scores).sum()), 1.0),
+            frames=prepared.frames,
+        )
+
+    def encode(self, *, images: object = (), videos: object = (), **look: Unpack[LookOptions]) -> Features:
+        """Look at pictures and videos once, to ask many questions: `ask(question, features=...)`.
+
+        look: detail, max_image_tokens, fps, max_frames, allow_url.
+        """
+        blocks = media_blocks(as_list(images), as_list(videos))
+        if not blocks:
+            raise InputError("There is nothing to encode: give images= or videos=.")
+        messages = [{"role": "user", "content": blocks}]
+        request = read_request("encode", None, {**look, "messages": messages}, MediaOptions)
+        inputs = self.processor.prepare(request.messages, **request.look)
+        assert inputs.pixel_values is not None, "pictures have pixels"
+        return Features(
+            values=self._encode(inputs.pixel_values),
+            tile_rows_cols=inputs.tile_rows_cols,
+            fingerprint=self.fingerprint(),
+            frames=inputs.frames,
+        )
+
+    def tokens(self, question: str | None = None, **options: Unpack[MediaOptions]) -> TokenReport:
+        """What a request would cost: tiles and tokens of each picture and video, context left. Runs nothing."""
+        if question is None and options.get("messages") is None:
+            question = ""
+        return count_tokens(self.processor, read_request("tokens", question, options, MediaOptions), self.context)
+
+    def fingerprint(self) -> str:
+        """A short name of the weights that look at pictures, and of their dtype: a sample of every tensor is hashed."""
+        model = self.model.model
+        digest = blake2b(str(self.dtype).encode(), digest_size=8)
+        for part in (model.vision_model, model.connector):
+            for name, tensor in part.state_dict().items():
+                sample = tensor.flatten()[:: max(1, tensor.numel() // SAMPLED)][:SAMPLED].float().cpu().numpy()
+                digest.update(name.encode() + sample.tobytes())
+        return digest.hexdigest()
+
+    # ---- the way to the model ----
+
+    def _prepare(self, request: Request) -> _Prepared:
+        inputs = self.processor.prepare(
+            request.messages, **request.look, features=request.features, context=self.context
+        )
+        features = self._joined(request.features)
+        if inputs.pixel_values is not None:
+            features = self._encode(inputs.pixel_values)
+        room = self.context - len(inputs.input_ids)
+        params = request.params
+        if params.max_new_tokens > room:
+            params = dataclasses.replace(params, max_new_tokens=room)
+        return _Prepared(
+            input_ids=inputs.input_ids,
+            features=features,
+            image_tokens=0 if features is None else features.shape[0] * features.shape[1],
+            frames=inputs.frames,
+            params=params,
+        )
+
+    def _encode(self, pixel_values: np.ndarray) -> torch.Tensor:
+        """(tiles, 3, side, side) -> (tiles, image tokens, hidden)."""
+        import torch
+
+        pixels = torch.from_numpy(pixel_values)[None].to(self.device)
+        with self._lock, torch.inference_mode():
+            return self.model.model.get_image_features(pixels)
+
+    def _joined(self, features: Sequence[Features]) -> torch.Tensor | None:
+        """Features of earlier calls as one tensor. Raises InputError when they were made with other weights."""
+        import torch
+
+        if not features:
+            return None
+        own = self.fingerprint()
+        for one in features:
+            if one.fingerprint != own:
+                raise InputError(
+                    f"These features were made with other weights or another dtype ({one.fingerprint}) than this "
+                    f"model's ({own}): encode the pictures again with this model."
+                )
+        return torch.cat([cast("torch.Tensor", one.values).to(self.device) for one in features])
+
+    def _batch(self, prepared: Sequence[_Prepared]) -> dict[str, torch.Tensor]:
+        """Requests -> one left-padded batch; each row's pictures are encoded already, one row after another."""
+        import torch
+
+        rows = [Inputs(input_ids=one.input_ids, pixel_values=None) for one in prepared]
+        batch = {name: torch.from_numpy(array).to(self.device) for name, array in self.processor.collate(rows).items()}
+        features = [one.features for one in prepared if one.features is not None]
+        if features:
+            batch["image_hidden_states"] = torch.cat(features)
+        return batch
+
+    def _writer(self, prepared: _Prepared, started: float) -> Writer:
+        return Writer(
+            self.processor.tokenizer.token_bytes,
+            prepared.params.stop,
+            self._end_ids,
+            started=started,
+            prompt_tokens=len(prepared.input_ids),
+            image_tokens=prepared.image_tokens,
+            frames=prepared.frames,
+        )
+
+    def _write(self, prepared: Sequence[_Prepared], writers: Sequence[Writer]) -> Iterator[None]:
+        """Let the writers write; yields after every step. The lock is held during a step, never between two."""
+        from ..generation.generate import iter_steps
+
+        steps = iter_steps(
+            self.model,
+            self._batch(prepared),
+            [one.params for one in prepared],
+            eos_token_ids=self._end_ids,
+            stop_check=lambda row, token_id: writers[row].take(token_id),
+        )
+        while True:
+            with self._lock:
+                step = next(steps, None)
+            if step is None:
+                return
+            for token in step:
+                if token.finish_reason is not None:
+                    writers[token.row].finish(token.finish_reason)
+            yield
+
+    def _finish(self, prepared: Sequence[_Prepared], started: float) -> list[Answer]:
+        writers = [self._writer(one, started) for one in prepared]
+        for _ in self._write(prepared, writers):
+            pass
+        answers = [writer.answer for writer in writers]
+        return [answer for answer in answers if answer is not None]
+
+
+def count_tokens(processor: SmolVLMProcessor, request: Request, context: int) -> TokenReport:
+    """The cost of a request, from headers of files alone."""
+    return processor.count(request.messages, **request.look, features=request.features, context=context)
