@@ -1,0 +1,191 @@
+"""The trainer: exact prompts, answer-only targets, branches that equal single conversations, exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from smolvlm.errors import CheckpointError, ConfigError
+from smolvlm.model import SmolVLMForConditionalGeneration
+from smolvlm.scenes import draw
+from smolvlm.training import Mixture, Recipe, Stage, read_recipe, train
+from smolvlm.training.collate import collate
+from smolvlm.training.loop import forward, model_config, sample_maker, vocabulary_directory
+from smolvlm.training.probes import Probes
+from smolvlm.training.samples import SampleMaker
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+GEOMETRY = {
+    "model_type": "smolvlm",
+    "scale_factor": 4,
+    "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                      "image_size": 128, "patch_size": 16},
+    "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                    "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+}  # fmt: skip
+
+
+def tiny_recipe(**changes: object) -> Recipe:
+    stage = Stage(1.0, {"scene": 2, "read": 1, "pair": 1, "video": 1, "text": 1, "document": 0.5})
+    recipe = Recipe("tiny", 6, "nano", GEOMETRY, (stage,), tiles_per_step=10, tiles_per_batch=6, evaluate_scenes=2,
+                    evaluate_every=1000, save_every=1000, linear_chats=0.2, split_pictures=0.1)  # fmt: skip
+    return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def maker() -> SampleMaker:
+    recipe = tiny_recipe()
+    return sample_maker(recipe, vocabulary_directory(recipe))
+
+
+@pytest.mark.parametrize("skill", ["scene", "read", "chart", "document", "pair", "video", "text", "tiles"])
+def test_targets_are_the_answers_and_their_ends_and_nothing_else(maker: SampleMaker, skill: str) -> None:
+    for index in range(5):
+        scene = draw(skill, 3, index)
+        batch = collate([maker.make(scene, Random(0))], maker.tokenizer.pad_token_id)
+        said = [maker.tokenizer.decode(batch.target[batch.turn == turn]) for turn in range(len(scene.turns))]
+        assert said == [f" {turn.answer}<end_of_utterance>" for turn in scene.turns]
+
+
+def test_patch_labels_lie_where_the_things_are(maker: SampleMaker) -> None:
+    scene = draw("scene", 3, 1)
+    sample = maker.make(scene, Random(0))
+    side = maker.patches_per_side
+    labels = sample.patch_labels.reshape(side, side, 3)
+    assert (labels[..., 0] >= 0).any()
+    for mark in scene.marks:
+        row, column = int((mark.box[1] + mark.box[3]) / 2 * side), int((mark.box[0] + mark.box[2]) / 2 * side)
+        assert labels[row, column].tolist() == [mark.shape, mark.colour, mark.character]
+
+
+@torch.inference_mode()
+def test_a_branch_gives_the_same_logits_as_its_own_conversation(maker: SampleMaker) -> None:
+    torch.manual_seed(0)
+    model = SmolVLMForConditionalGeneration(model_config(tiny_recipe(), maker.tokenizer), "eager").eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    sample = maker.make(draw("scene", 3, 2), Random(0))
+    assert len(sample.branches) > 2
+    together = forward(model, collate([sample], 2))[0].split([sum(b.is_answer) for b in sample.branches])
+    for branch, logits in zip(sample.branches, together, strict=True):
+        alone = collate([dataclasses.replace(sample, branches=(branch,))], 2)
+        plain = model(
+            alone.input_ids, attention_mask=torch.ones_like(alone.input_ids), pixel_values=alone.pixel_values()[None]
+        ).logits[0, alone.place]
+        torch.testing.assert_close(forward(model, alone)[0], plain, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits, plain, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_what_shares_the_batch_changes_no_loss(maker: SampleMaker) -> None:
+    model = SmolVLMForConditionalGeneration(model_config(tiny_recipe(), maker.tokenizer), "eager").eval()
+    samples = [maker.make(draw(skill, 3, 4), Random(0)) for skill in ("scene", "video", "text", "document")]
+
+    def loss(batch: list) -> torch.Tensor:  # type: ignore[type-arg]
+        joined = collate(batch, 2)
+        return F.cross_entropy(forward(model, joined)[0], joined.target, reduction="sum")
+
+    torch.testing.assert_close(loss(samples), sum(loss([sample]) for sample in samples), rtol=1e-5, atol=0)
+
+
+def test_probes_tell_nothing_from_something() -> None:
+    probes = Probes(8)
+    labels = torch.full((2, 4, 3), -1, dtype=torch.int16)
+    labels[0, 0] = torch.tensor([1, 2, 3], dtype=torch.int16)
+    before = probes(torch.zeros(2, 4, 8), labels)
+    for head in probes.planes:
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data[0] = 20.0
+    assert probes(torch.zeros(2, 4, 8), labels) != before
+
+
+def test_the_steps_of_a_mixture_depend_on_nothing_but_their_number(maker: SampleMaker) -> None:
+    recipe = tiny_recipe()
+    alone = [Mixture(recipe, maker).batches(step) for step in (0, 4)]
+    again = list(Mixture(recipe, maker))
+    for expected, got in zip(alone, (again[0], again[4]), strict=True):
+        assert [b.input_ids.tolist() for b in got] == [b.input_ids.tolist() for b in expected]
+        assert all(torch.equal(a.tiles, b.tiles) for a, b in zip(got, expected, strict=True))
+
+
+def test_batches_stay_within_tiles_and_tokens(maker: SampleMaker) -> None:
+    recipe = tiny_recipe(tiles_per_step=60, tokens_per_batch=1500)
+    for batch in Mixture(recipe, maker).batches(1):
+        assert len(batch.input_ids) == 1 or (len(batch.tiles) <= 6 and batch.input_ids.numel() <= 1500)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return torch.load(directory / "state.pt", weights_only=True)["model"]
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    recipe = tiny_recipe(evaluate_every=5)
+    torch.manual_seed(1)
+    train(recipe, tmp_path / "whole", workers=0)
+    train(recipe, tmp_path / "parts", workers=1, minutes=0)  # one step, then stopped
+    torch.manual_seed(99)
+    train(recipe, tmp_path / "parts", workers=2)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[4]["scores"] and lines[5]["scores"] and not lines[3]["scores"]
+
+
+def test_the_finished_checkpoint_loads_and_answers(tmp_path: Path) -> None:
+    directory = train(tiny_recipe(steps=1), tmp_path, workers=0)
+    model = SmolVLMForConditionalGeneration.from_pretrained(directory)
+    assert model(torch.tensor([[1, 5, 6]])).logits.isfinite().all()
+    assert (directory / "tokenizer.json").is_file()
+
+
+def test_a_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(tiny_recipe(steps=1), tmp_path, workers=0)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(tiny_recipe(steps=1, clip=0.5), tmp_path, workers=0)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_makes_a_step(path: Path) -> None:
+    recipe = read_recipe(path)
+    maker = sample_maker(recipe, vocabulary_directory(recipe))
+    with torch.device("meta"):
+        SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer))
+    for step in (0, recipe.steps - 1):
+        assert Mixture(dataclasses.replace(recipe, tiles_per_step=12), maker).batches(step)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = ", "not valid TOML"),
+        ('name = "x"\nstep = 3', "unknown recipe key 'step'"),
+        ('name = "x"\nsteps = 3', "missing"),
+        ("[[stages]]\nuntil = 1.0\nskills = { juggle = 1.0 }", "'juggle' is unknown"),
+        ("[[stages]]\nuntil = 1.0\nskill = { scene = 1.0 }", "unknown stage key 'skill'"),
+        ('name="x"\nsteps=3\nvocabulary="nano"\n[model]\n[[stages]]\nuntil=0.5\nskills={scene=1.0}', "last be 1.0"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(tmp_path / "r.toml")
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_rates_rise_stay_and_fall() -> None:
+    recipe = tiny_recipe(steps=100, warmup=0.1, decay=0.2)
+    rates = [recipe.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9:80] == [1.0] * 71 and rates[99] == pytest.approx(0.05)
+    assert recipe.probe(0) == recipe.probe_weight and recipe.probe(99) == 0.0
