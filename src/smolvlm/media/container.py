@@ -58,6 +58,7 @@ class FileVideo:
         self._source = source
         self._limits = limits
         self._demuxer = _choose_demuxer(source)
+        self._broken = False
         self._packets: _Packets | None = None
         self._times: tuple[int, ...] = ()  # set when the frame rate may vary
         with self._opened() as (container, stream):
@@ -67,10 +68,9 @@ class FileVideo:
             steady = rate is not None and stream.guessed_rate and abs(rate / stream.guessed_rate - 1) < 0.001
             there, listed = self._listed_frames(stream) if steady else (0, 0)
             self._turn, width, height = self._look_at_first_frame(container, stream)
-        self._broken = there < listed
-        if there:
-            duration_s = there / float(rate) if self._broken else claimed_s or there / float(rate)
-            self.info = VideoInfo(duration_s, float(rate), there, width, height)
+            self._broken = there < listed
+        if there and not self._broken:
+            self.info = VideoInfo(claimed_s or there / float(rate), float(rate), there, width, height)
         else:
             self.info = self._info_from_packets(rate, claimed_s, width, height)
         self._check_length(claimed_s)
@@ -113,17 +113,18 @@ class FileVideo:
             yield from self._read_straight(left)
 
     def _read_straight(self, wanted: list[int]) -> Iterator[tuple[int, Image.Image]]:
+        """Decode from the beginning. Frames are told by their times where those are known, else by counting."""
+        known = self._packets.times if self._packets else ()
+        numbers = {time: number for number, time in enumerate(known)}
+        left = set(wanted)
         with self._opened() as (container, stream):
-            ahead = iter(wanted)
-            target = next(ahead)
-            for index, frame in enumerate(self._decode(container, stream)):
-                if index != target or frame is None:
-                    continue
-                yield index, self._to_image(frame)
-                following = next(ahead, None)
-                if following is None:
+            for count, frame in enumerate(self._decode(container, stream)):
+                index = count if frame is None or not numbers else numbers.get(frame.pts, -1)
+                if frame is not None and index in left:
+                    left.remove(index)
+                    yield index, self._to_image(frame)
+                if not left or index > wanted[-1]:
                     return
-                target = following
 
     def _read_jumping(self, wanted: list[int], packets: _Packets) -> Iterator[tuple[int, Image.Image]]:
         """Start each frame at the last key frame before it, unless decoding is past that already.
@@ -157,9 +158,7 @@ class FileVideo:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
-                return
-            except av.FFmpegError:
+            except (StopIteration, av.FFmpegError):
                 break
             if time.monotonic() > deadline:
                 raise VideoError(
@@ -170,7 +169,7 @@ class FileVideo:
             except av.FFmpegError:
                 decoded = [None]
             yield from decoded
-        try:  # the file broke off: what the decoder still holds back belongs to what came before
+        try:  # where reading broke off, the decoder still holds frames back
             yield from stream.decode(None)
         except av.FFmpegError:
             return
@@ -217,7 +216,8 @@ class FileVideo:
         readable = [stream for stream in pictures if stream.codec_context]
         stream = max(readable, key=lambda s: (s.width or 0) * (s.height or 0))
         self._check_pixels(stream.width or 0, stream.height or 0)
-        stream.thread_type = "AUTO"
+        # Decoding several frames at once reports an error late, and the frames after it are lost.
+        stream.thread_type = "SLICE" if self._broken else "AUTO"
         return stream
 
     def _check_pixels(self, width: int, height: int) -> None:
@@ -266,9 +266,9 @@ class FileVideo:
             if any(not 0.5 * usual <= gap <= 1.5 * usual for gap in gaps):  # clocks round by less than that
                 self._times = packets.times
             duration_s = float((packets.times[-1] - packets.times[0] + Fraction(usual)) * self._time_base)
-            self._broken = packets.broken or claimed_s - duration_s > max(0.5, 0.1 * claimed_s)
+            self._broken |= packets.broken or claimed_s - duration_s > max(0.5, 0.1 * claimed_s)
         else:
-            self._broken = packets.broken
+            self._broken |= packets.broken
         agrees = rate is not None and abs(float(rate) * duration_s - count) <= 1.5
         fps = float(rate) if rate is not None and agrees else count / duration_s if duration_s > 0 else 1.0
         if agrees:  # the container's clock rounds to milliseconds and worse
