@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from smolvlm.cli import main
 from smolvlm.errors import CheckpointError, ConfigError
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.scenes import draw
@@ -18,7 +19,7 @@ from smolvlm.training import Mixture, Recipe, Stage, read_recipe, train
 from smolvlm.training.collate import collate
 from smolvlm.training.loop import forward, model_config, sample_maker, vocabulary_directory
 from smolvlm.training.probes import Probes
-from smolvlm.training.samples import SampleMaker
+from smolvlm.training.samples import Sample, SampleMaker
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 GEOMETRY = {
@@ -87,7 +88,7 @@ def test_what_shares_the_batch_changes_no_loss(maker: SampleMaker) -> None:
     model = SmolVLMForConditionalGeneration(model_config(tiny_recipe(), maker.tokenizer), "eager").eval()
     samples = [maker.make(draw(skill, 3, 4), Random(0)) for skill in ("scene", "video", "text", "document")]
 
-    def loss(batch: list) -> torch.Tensor:  # type: ignore[type-arg]
+    def loss(batch: list[Sample]) -> torch.Tensor:
         joined = collate(batch, 2)
         return F.cross_entropy(forward(model, joined)[0], joined.target, reduction="sum")
 
@@ -99,9 +100,10 @@ def test_probes_tell_nothing_from_something() -> None:
     labels = torch.full((2, 4, 3), -1, dtype=torch.int16)
     labels[0, 0] = torch.tensor([1, 2, 3], dtype=torch.int16)
     before = probes(torch.zeros(2, 4, 8), labels)
-    for head in probes.planes:
-        torch.nn.init.zeros_(head.weight)
-        head.bias.data[0] = 20.0
+    for name, parameter in probes.named_parameters():
+        torch.nn.init.zeros_(parameter)
+        if name.endswith("bias"):
+            parameter.data[0] = 20.0
     assert probes(torch.zeros(2, 4, 8), labels) != before
 
 
@@ -189,3 +191,21 @@ def test_rates_rise_stay_and_fall() -> None:
     rates = [recipe.rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9:80] == [1.0] * 71 and rates[99] == pytest.approx(0.05)
     assert recipe.probe(0) == recipe.probe_weight and recipe.probe(99) == 0.0
+
+
+def test_the_command_trains_goes_on_and_prints_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.toml"
+    sizes = "hidden_size=32\nintermediate_size=64\nnum_hidden_layers=1\nnum_attention_heads=2"
+    recipe.write_text(
+        f'name="r"\nsteps=2\nvocabulary="nano"\ntiles_per_step=2\nevaluate_scenes=1\n[model]\nscale_factor=4\n'
+        f"[model.vision_config]\n{sizes}\nimage_size=128\npatch_size=16\n[model.text_config]\n{sizes}\n"
+        "[[stages]]\nuntil=1.0\nskills={scene=1.0}\n"
+    )
+    output = tmp_path / "run"
+    assert main(["train", str(recipe), "-o", str(output), "--minutes", "0.00001", "--workers", "0"]) == 0
+    assert len((output / "metrics.jsonl").read_text().splitlines()) == 1
+    assert main(["train", str(recipe), "-o", str(output), "--workers", "0"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(output / "checkpoint")] * 2
+    assert main(["train", str(tmp_path / "none.toml"), "-o", str(output)]) == 2

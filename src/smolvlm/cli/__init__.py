@@ -20,6 +20,7 @@ COMMANDS = {
     "ask": "ask a question about pictures or videos",
     "chat": "talk about pictures and videos, turn by turn",
     "tokens": "show what pictures and videos cost, before anything runs",
+    "train": "train a model from nothing by a recipe",
     "doctor": "check this installation and name the cure of each problem",
 }
 DEBUG = "SMOLVLM_DEBUG"
