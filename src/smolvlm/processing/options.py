@@ -47,6 +47,7 @@ class PixelOptions:
     """Checked settings of one call. longest_edge or exact_size (width, height) is set when the first resize is on."""
 
     do_convert_rgb: bool
+    do_resize: bool
     longest_edge: int | None
     exact_size: tuple[int, int] | None
     resample: int
@@ -70,6 +71,7 @@ def check_options(settings: Mapping[str, Any]) -> PixelOptions:
         raise InputError(f"resample={resample!r} is no filter: it must be one of PIL's numbers 0 to 5 (1 is LANCZOS).")
     return PixelOptions(
         do_convert_rgb=bool(settings["do_convert_rgb"]),
+        do_resize=bool(settings["do_resize"]),
         longest_edge=longest_edge,
         exact_size=exact_size,
         resample=int(resample),
