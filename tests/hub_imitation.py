@@ -83,7 +83,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if files is None:
                 return self._refuse(404, "RepoNotFound", with_body)
             match rest:
-                case [] | ["revision", "main"] if is_api:
+                case [] | ["revision", _] if is_api and rest[1:] in ([], ["main"], [COMMIT]):
                     info = {"_id": "0", "id": f"{owner}/{name}", "sha": COMMIT, "private": False, "tags": []}
                     info["siblings"] = [{"rfilename": file} for file in files]
                     return self._send(200, json.dumps(info).encode(), with_body)

@@ -153,19 +153,23 @@ def _as_device(device_map: DeviceMap | None) -> torch.device:
     if device_map is None:
         return torch.device("cpu")
     if device_map == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(_best_device())
     try:
         device = torch.device(device_map)
-    except (RuntimeError, TypeError):
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without this device
+        reason = str(error).split(". ")[0].split("\n")[0][:200].rstrip(".")
         raise InputError(
-            f"device_map={device_map!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
+            f"device_map={device_map!r} can't be used here ({reason}); "
+            f"use 'auto' (here: {_best_device()}), 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
         ) from None
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError(
-            f"device_map={str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here. "
-            "Use 'auto' to take one when there is one."
-        )
     return device
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _read_config(cls: type[Pretrained], directory: Path) -> SmolVLMConfig | SmolVLMVisionConfig:
