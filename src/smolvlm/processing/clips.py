@@ -1,4 +1,4 @@
-"""What a caller means by `videos` and `video_metadata`: any nesting -> one opened video each, and what is known of it."""
+"""What a caller means by `videos` and `video_metadata`: any nesting -> opened videos and what is known of them."""
 
 from __future__ import annotations
 
