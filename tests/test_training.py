@@ -131,6 +131,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(tmp_path: 
     torch.manual_seed(1)
     train(recipe, tmp_path / "whole", workers=0)
     train(recipe, tmp_path / "parts", workers=1, minutes=0)  # one step, then stopped
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 2}\n{"step": 3, "lo')  # a kill after the last save, in the middle of a line
     torch.manual_seed(99)
     train(recipe, tmp_path / "parts", workers=2)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")

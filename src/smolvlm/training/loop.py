@@ -76,6 +76,7 @@ def train(
     start = 0
     if (output / STATE).exists():
         start = load_state(output, repr(recipe), model, probes, optimisers, average)
+    _forget_metrics(output / "metrics.jsonl", start)
 
     began = last = time.monotonic()
     with (output / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
@@ -205,6 +206,13 @@ def model_config(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMConfig:
     }
     values = {**recipe.model, "text_config": text, "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)}
     return SmolVLMConfig.from_dict({**values, "pad_token_id": tokenizer.pad_token_id})
+
+
+def _forget_metrics(path: Path, start: int) -> None:
+    """Drop the lines of steps that will be run again, and a last line that a kill cut in two."""
+    if path.exists():
+        whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+        path.write_text("".join(line for line in whole if json.loads(line)["step"] <= start), encoding="utf-8")
 
 
 def _steps(recipe: Recipe, maker: SampleMaker, start: int, workers: int) -> Iterable[list[Batch]]:
