@@ -62,7 +62,7 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except Exception as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        yield Finding("problem", check.__name__.strip("_"), what, "Install the package again.")
+        yield Finding("problem", check.__name__.strip("_").replace("_", " "), what, "Install the package again.")
 
 
 def _show(finding: Finding) -> None:

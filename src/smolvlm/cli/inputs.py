@@ -33,9 +33,11 @@ def read_request(options: argparse.Namespace) -> tuple[list[str], str]:
         if looks_like_file(question):
             raise missing_file(question)
     else:
-        files, question = words, _question_from_pipe(words)
+        files, question = words, None
     for file in files:
         check_file(file)
+    if question is None:  # only now, because it may wait for whoever writes into the pipe
+        question = _question_from_pipe(files)
     if files.count(STDIN) > 1:
         raise UsageError("'-' is given twice, but stdin can be read only once")
     if not question.strip():
