@@ -81,6 +81,15 @@ def _cut_after_last_text(prompt: str, messages: Sequence[Message]) -> str:
 @lru_cache(maxsize=16)
 def _compile(template: str) -> jinja2.Template:
     import jinja2
+
+    try:
+        return _environment().from_string(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise PromptError(f"The chat template is not valid Jinja: {error}.") from error
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
@@ -89,10 +98,19 @@ def _compile(template: str) -> jinja2.Template:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise PromptError(f"The chat template is not valid Jinja: {error}.") from error
+    return environment
+
+
+@lru_cache(maxsize=16)
+def template_variables(template: str) -> frozenset[str]:
+    """Names that a template expects from outside, besides the messages."""
+    from jinja2 import meta
+
+    _compile(template)  # tells what is wrong with it
+    return frozenset(meta.find_undeclared_variables(_environment().parse(template))) - {
+        "messages",
+        "add_generation_prompt",
+    }
 
 
 def _generation_tag() -> type[jinja2.ext.Extension]:
