@@ -61,6 +61,13 @@ def test_greedy_takes_the_first_of_equal_logits_and_leaves_them_unchanged() -> N
     np.testing.assert_array_equal(logits, np.array([1.0, 3.0, 3.0], dtype=np.float32))
 
 
+@pytest.mark.parametrize("temperature", [1e-4, 1e-6, 1e-40, 1e-300])
+def test_the_coldest_temperatures_take_the_best_and_nothing_overflows(temperature: float) -> None:
+    logits = np.array([-80.0, 90.0, 89.0], dtype=np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert Sampler(SamplingParams(temperature=temperature, top_p=0.9, seed=0)).choose(logits) == 1
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"max_new_tokens": 0}, {"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": 1.0},

@@ -18,11 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from ..errors import ModelNotFoundError
 from .arguments import Parser
 
 PACKAGES = ("torch", "numpy", "pillow", "av", "tokenizers", "huggingface_hub", "jinja2", "rich")
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
 PICTURE_FORMATS = {"webp": "WebP", "avif": "AVIF", "jpg": "JPEG", "zlib": "PNG"}
+REINSTALL = "install the package again: pip install --force-reinstall smolvlm"
 FREE_BYTES = 6 * 2**30  # what the largest released checkpoint needs, 4.5 GB, and some air
 
 
@@ -62,7 +64,7 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except Exception as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        yield Finding("problem", check.__name__.strip("_").replace("_", " "), what, "Install the package again.")
+        yield Finding("problem", check.__name__.strip("_").replace("_", " "), what, REINSTALL)
 
 
 def _show(finding: Finding) -> None:
@@ -90,9 +92,9 @@ def _devices() -> Iterator[Finding]:
     from ..vlm import best_device, default_dtype
 
     device = best_device()
-    name = torch.cuda.get_device_name() if device == "cuda" else (platform.processor() or platform.machine())
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
     dtype = str(default_dtype(device)).removeprefix("torch.")
-    yield Finding("ok", "device", f"{device} ({name}), large models in {dtype}")
+    yield Finding("ok", "device", f"{device} ({name or platform.machine()}), large models in {dtype}")
     if device == "cpu":
         if torch.version.cuda and shutil.which("nvidia-smi"):
             yield Finding(
@@ -181,7 +183,12 @@ def _bundled_model() -> Iterator[Finding]:
     from ..vlm import load
 
     start = time.perf_counter()
-    answer = load().ask("What colour is this?", images=[Image.new("RGB", (64, 64), "red")], max_new_tokens=8)
+    try:
+        vlm = load()
+    except ModelNotFoundError:
+        yield Finding("problem", "bundled model", "its files are missing", REINSTALL)
+        return
+    answer = vlm.ask("What colour is this?", images=[Image.new("RGB", (64, 64), "red")], max_new_tokens=8)
     seconds = time.perf_counter() - start
     yield Finding("ok", "bundled model", f"answers {answer.text!r} about a red picture, {seconds:.1f} s with loading")
 

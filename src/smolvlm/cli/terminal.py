@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,28 +22,37 @@ def is_watched(options: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def waiting(what: str, options: argparse.Namespace) -> Iterator[None]:
-    """A spinner with a word beside it, gone when the work is done."""
+def progress_bar(what: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
+    """A function that takes (bytes done, bytes in all) and draws a bar, gone when the work is done; None unwatched."""
     if not is_watched(options):
-        yield
+        yield None
         return
     from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    with Console(stderr=True).status(what):
-        yield
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def load_model(options: argparse.Namespace) -> VLM:
-    """The model that the options name, with a progress bar for a download and a spinner for the rest."""
+    """The model that the options name, with a progress bar for the download and one for reading it."""
     quieten(options)
     from .. import hub
     from ..vlm import load
 
-    # The download shows bars of its own, which a spinner would overwrite; so it comes first and alone.
-    directory = hub.resolve(options.model, revision=options.revision, local_files_only=options.offline)
-    name = options.model or hub.BUNDLED
-    with waiting(f"Loading {name} ...", options):
-        return load(directory, device=options.device, dtype=options.dtype)
+    # The download shows bars of its own, which ours would overwrite; so it comes first and alone.
+    hub.resolve(options.model, revision=options.revision, local_files_only=options.offline)
+    with progress_bar(f"Loading {options.model or hub.BUNDLED}", options) as progress:
+        return load(
+            options.model,
+            device=options.device,
+            dtype=options.dtype,
+            revision=options.revision,
+            local_files_only=True,
+            progress=progress,
+        )
 
 
 def quieten(options: argparse.Namespace) -> None:

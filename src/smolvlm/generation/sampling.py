@@ -14,6 +14,9 @@ import numpy as np
 
 from ..types import SamplingParams
 
+# Below this a temperature is 0: dividing by it would leave the range of float32, and nothing but the best has a chance.
+COLDEST = 1e-5
+
 
 class Sampler:
     """The choices of one request, in order. prompt_ids: its own prompt, without padding."""
@@ -22,17 +25,18 @@ class Sampler:
         self.params = params
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
         self.step = 0
+        self._greedy = params.temperature < COLDEST
         self._seen = np.unique(np.fromiter(prompt_ids, dtype=np.int64)) if params.repetition_penalty != 1 else None
 
     @property
     def is_argmax(self) -> bool:
         """True when the choice is the largest logit and nothing else, so a motor may take it where the logits lie."""
-        return self.params.temperature == 0 and self._seen is None
+        return self._greedy and self._seen is None
 
     def choose(self, logits: np.ndarray) -> int:
         """logits: (vocabulary,) float32, left unchanged. Returns the id of the next token."""
         scores = logits if self._seen is None else penalise(logits, self._seen, self.params.repetition_penalty)
-        if self.params.temperature == 0:
+        if self._greedy:
             token_id = int(scores.argmax())
         else:
             token_id = draw(*distribution(scores, self.params), uniform(self.seed, self.step))
@@ -57,20 +61,20 @@ def penalise(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray
 def distribution(scores: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
     """What may be drawn: token ids in ascending order and their probabilities, (candidates,) each.
 
-    scores: (vocabulary,) after the repetition penalty. params.temperature must be above 0.
+    scores: (vocabulary,) after the repetition penalty. params.temperature must be at least COLDEST.
     """
-    scores = scores / np.float32(params.temperature)
     ids = np.arange(scores.size)
-    if 0 < params.top_k < scores.size:
+    if 0 < params.top_k < scores.size:  # before the temperature, which keeps the order: fewer logits are left to scale
         ids = np.flatnonzero(scores >= np.partition(scores, -params.top_k)[-params.top_k])
-    weights = _softmax(scores[ids])
+        scores = scores[ids]
+    weights = np.exp((scores - scores.max()) / np.float32(params.temperature))  # (candidates,) float32
     if params.top_p < 1:
-        kept = _top_p(weights, params.top_p)
+        kept = _top_p(weights / weights.sum(dtype=np.float64), params.top_p)
         ids, weights = ids[kept], weights[kept]
     if params.min_p > 0:
-        kept = weights >= params.min_p * weights.max()
+        kept = np.flatnonzero(weights >= params.min_p * weights.max())
         ids, weights = ids[kept], weights[kept]
-    return ids, weights / weights.sum()
+    return ids, weights / weights.sum(dtype=np.float64)
 
 
 def draw(ids: np.ndarray, probabilities: np.ndarray, point: float) -> int:
@@ -88,11 +92,6 @@ def uniform(seed: int, step: int) -> float:
     """The random number in [0, 1) that belongs to this seed and step. Negative seeds are taken modulo 2**128."""
     word = int(np.random.Philox(key=seed % 2**128, counter=step).random_raw())
     return (word >> 11) * 2.0**-53
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp((scores - scores.max()).astype(np.float64))
-    return np.asarray(weights / weights.sum())
 
 
 def _top_p(weights: np.ndarray, top_p: float) -> np.ndarray:
