@@ -10,14 +10,16 @@ from random import Random
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+import smolvlm
 from smolvlm.cli import main
 from smolvlm.errors import CheckpointError, ConfigError
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.scenes import draw
 from smolvlm.training import Mixture, Recipe, Stage, read_recipe, train
 from smolvlm.training.collate import collate
-from smolvlm.training.loop import forward, model_config, sample_maker, vocabulary_directory
+from smolvlm.training.loop import forward, make_processor, model_config, sample_maker, vocabulary_directory
 from smolvlm.training.probes import Probes
 from smolvlm.training.samples import Sample, SampleMaker
 
@@ -42,7 +44,7 @@ def tiny_recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def maker() -> SampleMaker:
     recipe = tiny_recipe()
-    return sample_maker(recipe, vocabulary_directory(recipe))
+    return sample_maker(recipe, make_processor(recipe, vocabulary_directory(recipe)))
 
 
 @pytest.mark.parametrize("skill", ["scene", "read", "chart", "document", "pair", "video", "text", "tiles"])
@@ -145,9 +147,19 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_to_the_bit(tmp_path: 
 
 def test_the_finished_checkpoint_loads_and_answers(tmp_path: Path) -> None:
     directory = train(tiny_recipe(steps=1), tmp_path, workers=0)
-    model = SmolVLMForConditionalGeneration.from_pretrained(directory)
-    assert model(torch.tensor([[1, 5, 6]])).logits.isfinite().all()
-    assert (directory / "tokenizer.json").is_file()
+    answer = smolvlm.load(directory).ask("What is this?", images=[Image.new("RGB", (90, 50), "red")], max_new_tokens=3)
+    assert len(answer.token_ids) <= 3 and answer.image_tokens == 4
+    config = json.loads((directory / "config.json").read_text())
+    assert config["model_type"] == "smolvlm" and config["text_config"]["eos_token_id"] == 1023
+    assert transformers_reads(directory)
+
+
+def transformers_reads(directory: Path) -> bool:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    ours = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype="float32")
+    ids = torch.tensor([[1, 5, 6]])
+    return torch.allclose(theirs(ids).logits, ours(ids).logits, atol=1e-4)
 
 
 def test_a_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -159,7 +171,7 @@ def test_a_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid_and_makes_a_step(path: Path) -> None:
     recipe = read_recipe(path)
-    maker = sample_maker(recipe, vocabulary_directory(recipe))
+    maker = sample_maker(recipe, make_processor(recipe, vocabulary_directory(recipe)))
     with torch.device("meta"):
         SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer))
     for step in (0, recipe.steps - 1):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,11 @@ import torch
 
 from ..errors import CheckpointError
 from ..model import SmolVLMForConditionalGeneration
+from ..processing.processor import SmolVLMProcessor
 from .optimiser import Average, Optimisers
 from .probes import Probes
 
 STATE = "state.pt"
-COMPANIONS = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-    "preprocessor_config.json", "processor_config.json", "generation_config.json",
-)  # fmt: skip
 
 
 def save_state(
@@ -70,13 +66,13 @@ def load_state(
     return int(state["step"])
 
 
-def export(model: SmolVLMForConditionalGeneration, vocabulary: Path, directory: Path) -> None:
-    """A complete checkpoint directory: bf16 weights, config, and the tokenizer's and processor's files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in COMPANIONS:
-        source, target = vocabulary / name, directory / name
-        if source.is_file() and not (target.exists() and source.samefile(target)):
-            shutil.copyfile(source, target)
+def export(model: SmolVLMForConditionalGeneration, processor: SmolVLMProcessor, directory: Path) -> None:
+    """A complete checkpoint directory: bf16 weights, config, and the processor's and tokenizer's files."""
     half = SmolVLMForConditionalGeneration(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
+    text = model.config.text_config
+    half.generation_config = {  # type: ignore[assignment]
+        "bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id, "pad_token_id": text.pad_token_id,
+    }  # fmt: skip
     half.save_pretrained(directory)
+    processor.save_pretrained(directory)

@@ -22,7 +22,10 @@ from ..config import SmolVLMConfig
 from ..errors import ConfigError
 from ..model import SmolVLMForConditionalGeneration
 from ..processing.image import SmolVLMImageProcessor
+from ..processing.processor import SmolVLMProcessor
+from ..processing.template import DEFAULT_TEMPLATE
 from ..processing.tokenizer import SmolVLMTokenizer
+from ..processing.video import SmolVLMVideoProcessor
 from ..scenes import draw
 from .checkpoints import STATE, export, load_state, save_state
 from .collate import Batch
@@ -33,6 +36,7 @@ from .recipe import Recipe
 from .samples import SampleMaker
 
 IMAGE_TOKEN = "<image>"
+MAX_FRAMES = 16  # twice what the drawn clips have
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ def train(
     Raises ConfigError, and CheckpointError when output holds another run.
     """
     output.mkdir(parents=True, exist_ok=True)
-    vocabulary = vocabulary_directory(recipe)
-    maker = sample_maker(recipe, vocabulary)
+    processor = make_processor(recipe, vocabulary_directory(recipe))
+    maker = sample_maker(recipe, processor)
     torch.manual_seed(recipe.seed)
     model = SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer), "eager").to(device).train()
     probes = Probes(model.config.vision_config.hidden_size).to(device)
@@ -111,7 +115,7 @@ def train(
             if stop or done % recipe.save_every == 0:
                 save_state(output, done, repr(recipe), model, probes, optimisers, average)
                 average.swap()
-                export(model, vocabulary, output / "checkpoint")
+                export(model, processor, output / "checkpoint")
                 average.swap()
             if stop:
                 break
@@ -186,14 +190,29 @@ def vocabulary_directory(recipe: Recipe) -> Path:
     return directory
 
 
-def sample_maker(recipe: Recipe, vocabulary: Path) -> SampleMaker:
-    """The tokenizer of the vocabulary directory and an image processor of the recipe's geometry."""
-    vision = recipe.model["vision_config"]
-    patches = int(vision["image_size"]) // int(vision["patch_size"])
-    image_seq_len = patches**2 // int(recipe.model["scale_factor"]) ** 2
-    tile_size = int(vision["image_size"])
-    image_processor = SmolVLMImageProcessor(size={"longest_edge": 2 * tile_size}, max_image_size=tile_size)
-    return SampleMaker(SmolVLMTokenizer.from_directory(vocabulary), image_processor, image_seq_len, patches)
+def make_processor(recipe: Recipe, vocabulary: Path) -> SmolVLMProcessor:
+    """The tokenizer of the vocabulary directory, and tiles of the recipe's geometry: pictures of up to 2 x 2 tiles."""
+    tokenizer = SmolVLMTokenizer.from_directory(vocabulary)
+    config = model_config(recipe, tokenizer)
+    tile, edge = (
+        {"longest_edge": config.vision_config.image_size},
+        {"longest_edge": 2 * config.vision_config.image_size},
+    )
+    return SmolVLMProcessor(
+        SmolVLMImageProcessor(size=edge, max_image_size=tile),
+        tokenizer,
+        SmolVLMVideoProcessor(
+            max_image_size=tile, video_sampling={"fps": 1, "max_frames": MAX_FRAMES, "video_size": tile}
+        ),
+        config.image_seq_len,
+        DEFAULT_TEMPLATE,
+    )
+
+
+def sample_maker(recipe: Recipe, processor: SmolVLMProcessor) -> SampleMaker:
+    """Makes samples with the processor's tokenizer and tiles."""
+    patches = model_config(recipe, processor.tokenizer).vision_config.patches_per_side
+    return SampleMaker(processor.tokenizer, processor.image_processor, processor.image_seq_len, patches)
 
 
 def model_config(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMConfig:
