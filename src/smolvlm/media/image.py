@@ -110,6 +110,8 @@ def _locate(source: Any, allow_url: bool, limits: ImageLimits) -> Source:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
+    if image.format == "TIFF":  # Pillow turns these itself
+        return width, height
     return (height, width) if needs_turn(image) >= 5 else (width, height)  # 5 to 8 lie on their side
 
 

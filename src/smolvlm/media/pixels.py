@@ -43,7 +43,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def needs_turn(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) to 8; unknown numbers are taken as upright, as Pillow does."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # PNG's own getexif decodes the whole picture
     return orientation if orientation in range(2, 9) else 1
 
 
@@ -156,7 +156,7 @@ def _is_unit(pixels: np.ndarray, quirks: bool) -> bool:
     """True for fractions 0..1, False for 0..255; ImageError for anything else (NaN too)."""
     if pixels.dtype == np.uint8:
         return False
-    low, high = pixels.min(), pixels.max()
+    low, high = float(pixels.min()), float(pixels.max())
     floats = np.issubdtype(pixels.dtype, np.floating)
     if floats and 0 <= low <= high <= 1 and not quirks:
         return True
