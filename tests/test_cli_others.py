@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 from smolvlm import hub
 from smolvlm.vlm import VLM, load
-from tests.commands import run
+from tests.commands import REPOSITORY, run
 from tests.tiny import tiny_checkpoint
 from tests.videos import write_video
 
@@ -78,6 +80,17 @@ def test_tokens_as_json_is_the_report(
     report = vlm.tokens("", images=["cat.png"])
     assert (found["total"], found["left"], found["context"]) == (report.total, report.left, 512)
     assert found["media"][0]["tokens"] == report.media[0].tokens
+
+
+def test_tokens_needs_no_torch(directory: Path, files: Path) -> None:
+    program = (
+        f"import sys\nfrom smolvlm.cli import main\ncode = main(['tokens', 'cat.png', '--model', {str(directory)!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(code, 'torch' in sys.modules)"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+    )  # fmt: skip
+    assert done.stdout.endswith("\n0 False\n"), done.stdout + done.stderr
 
 
 # ---- chat ----

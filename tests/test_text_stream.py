@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smolvlm.processing.text_stream import TextStream
+from smolvlm.processing.tokenizer import SmolVLMTokenizer
+from tests.tiny import write_tiny_tokenizer
 
 
 def stream(pieces: list[bytes], stop: tuple[str, ...] = (), **options: bool) -> tuple[list[str], TextStream]:
@@ -69,6 +74,23 @@ def test_pieces_joined_are_the_decoded_whole_up_to_the_first_stop(
         first = min(ends)
         whole = min((whole[: first - len(w)] for w in stop if whole[:first].endswith(w)), key=len)
     assert "".join(released) == text.text == whole
+
+
+@pytest.mark.parametrize("vocabulary", ["tiny", "released"])
+def test_streamed_tokens_are_the_tokenizers_own_decoding(
+    vocabulary: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if vocabulary == "tiny":
+        write_tiny_tokenizer(tmp_path)
+        tokenizer = SmolVLMTokenizer.from_directory(tmp_path)
+    else:
+        tokenizer = SmolVLMTokenizer.from_directory(request.getfixturevalue("shared") / "data" / "tokenizer")
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ids = rng.integers(0, len(tokenizer), rng.integers(1, 30)).tolist()
+        text = TextStream(tokenizer.token_bytes)
+        pieces = [text.push(token_id) for token_id in ids] + [text.finish()]
+        assert "".join(pieces) == tokenizer.backend.decode(ids, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("stop", [(), ("zzz",)])

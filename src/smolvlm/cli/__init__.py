@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 something that was typed or given can't be used,
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv when none is given). Returns the exit code; never raises for a user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and goes on
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output left. Python would complain once more when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # SIGPIPE, which has no name on Windows
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from .arguments import Parser, add_answer_options, add_media_options, add_model_options, look_options
 from .inputs import as_blocks, read_request
-from .terminal import is_watched, load_model
+from .terminal import is_watched, load_model, waiting
 
 if TYPE_CHECKING:
     from ..types import Answer
+    from ..vlm import AnswerStream
     from ..vlm.requests import AskOptions
 
 
@@ -40,17 +41,32 @@ def run(options: argparse.Namespace) -> int:
     content = [*as_blocks(files, allow_url=options.allow_url), {"type": "text", "text": question}]
     vlm = load_model(options)
     request: AskOptions = {**request_options(options), "messages": [{"role": "user", "content": content}]}
-    stream = vlm.stream(**request)
-    for piece in stream:
-        if not options.json:
-            print(piece, end="", flush=True)
-    answer = stream.answer
-    if options.json:
+    with waiting("Looking ...", options):
+        stream = vlm.stream(**request)
+        first = next(stream, "")
+        answer = finish(stream) if options.json else None
+    if answer is not None:
         print(json.dumps({"model": vlm.name, **as_json(answer)}, ensure_ascii=False))
-        return 0
-    print()
-    note_cut(answer, options)
+    else:
+        print_stream(first, stream, options)
     return 0
+
+
+def print_stream(first: str, stream: AnswerStream, options: argparse.Namespace) -> None:
+    """Print the pieces as they come, and a word to whoever watches when the answer ended for want of tokens."""
+    print(first, end="", flush=True)
+    for piece in stream:
+        print(piece, end="", flush=True)
+    print()
+    if stream.answer.finish_reason == "length" and is_watched(options):
+        cut = f"cut after {len(stream.answer.token_ids)} tokens"
+        print(f"smolvlm: the answer was {cut}; --max-new-tokens allows more", file=sys.stderr)
+
+
+def finish(stream: AnswerStream) -> Answer:
+    for _ in stream:
+        pass
+    return stream.answer
 
 
 def request_options(options: argparse.Namespace) -> AskOptions:
@@ -81,10 +97,3 @@ def as_json(answer: Answer) -> dict[str, object]:
         "total_s": round(answer.total_s, 4),
         "frames": frames,
     }
-
-
-def note_cut(answer: Answer, options: argparse.Namespace) -> None:
-    """Say that an answer ended for want of tokens, to whoever watches."""
-    if answer.finish_reason == "length" and is_watched(options):
-        cut = f"cut after {len(answer.token_ids)} tokens"
-        print(f"smolvlm: the answer was {cut}; --max-new-tokens allows more", file=sys.stderr)

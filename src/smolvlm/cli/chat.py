@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import SmolVLMError
 from .arguments import Parser, UsageError, add_answer_options, add_media_options, add_model_options
-from .ask import note_cut, request_options
+from .ask import print_stream, request_options
 from .inputs import check_file
-from .terminal import load_model
+from .terminal import load_model, waiting
 
 if TYPE_CHECKING:
     from ..vlm import Chat
@@ -93,19 +93,19 @@ class _Talk:
 
     def _ask(self, question: str) -> None:
         request: AskOptions = {**self._request, "images": self.images, "videos": self.videos}
-        stream = self.chat.stream(question, **request)
         self.images, self.videos = [], []
+        stream = None
         try:
-            for piece in stream:
-                print(piece, end="", flush=True)
+            with waiting("Looking ...", self.options):
+                stream = self.chat.stream(question, **request)
+                first = next(stream, "")
+            print_stream(first, stream, self.options)
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise
-            stream.close()
+            if stream is not None:
+                stream.close()
             print("\n(stopped; this turn is forgotten)")
-            return
-        print()
-        note_cut(stream.answer, self.options)
 
     def _command(self, line: str) -> None:
         word, _, rest = line.partition(" ")

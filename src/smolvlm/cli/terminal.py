@@ -22,6 +22,18 @@ def is_watched(options: argparse.Namespace) -> bool:
 
 
 @contextmanager
+def waiting(what: str, options: argparse.Namespace) -> Iterator[None]:
+    """A spinner with words beside it, gone when the work is done."""
+    if not is_watched(options):
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
 def progress_bar(what: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
     """A function that takes (bytes done, bytes in all) and draws a bar, gone when the work is done; None unwatched."""
     if not is_watched(options):

@@ -164,7 +164,7 @@ class VLM:
             raise InputError("There is nothing to encode: give images= or videos=.")
         messages = [{"role": "user", "content": blocks}]
         request = read_request("encode", None, {**look, "messages": messages}, MediaOptions)
-        inputs = self.processor.prepare(request.messages, **request.look)
+        inputs = self.processor.prepare(request.messages, **request.look, context=self.context)
         assert inputs.pixel_values is not None, "pictures have pixels"
         return Features(
             values=self._encode(inputs.pixel_values),
