@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..media.pixels import is_array
+from ..media.video import FrameList
 from .chat import Block, video_block
 from .clips import VideoMetadata, nest_videos
 from .parts import Parts
@@ -42,13 +43,16 @@ class BlockVideo:
 
 
 def block_video(block: Block) -> BlockVideo:
-    """Of a list of frames, `fps` says when they were taken; of a file, how many a second to take."""
-    source = block["source"]
-    rate, most = block.get("fps"), block.get("max_frames") or block.get("num_frames")
-    options = {"num_frames": most} if most is not None else {}
-    if rate is not None and _is_listed(source):
-        return BlockVideo(source, {"fps": rate}, options)
-    return BlockVideo(source, None, options | ({"fps": rate} if rate is not None else {}))
+    """Of a list of frames, `fps` or `timestamps_s` say when they were taken; of a file, `fps` how many to take."""
+    source: Any = block["source"]
+    rate, most, times = (block.get(name) for name in ("fps", "max_frames", "timestamps_s"))
+    options: dict[str, Any] = {} if most is None else {"num_frames": most}
+    if not _is_listed(source):
+        return BlockVideo(source, None, options if rate is None else options | {"fps": rate})
+    known = FrameList(source, fps=rate, timestamps_s=times, allow_url=True)  # type: ignore[arg-type]  # checked there
+    duration_s, count = known.info.duration_s, known.info.num_frames
+    milliseconds = [round(1000 * known.timestamp_s(index)) for index in range(count)]
+    return BlockVideo(source, {"fps": 1000, "frames_indices": milliseconds, "duration": duration_s}, options)
 
 
 def group_videos(videos: Any, wanted: list[int] | None) -> list[list[Any]]:
