@@ -1,4 +1,4 @@
-"""The processor on tiny checkpoints: both roads, files in every layout, errors. Parity with transformers: tests/reference."""
+"""The processor on tiny checkpoints: both roads, files in every layout, errors. Parity: tests/reference."""
 
 from __future__ import annotations
 

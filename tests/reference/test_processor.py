@@ -341,3 +341,18 @@ def test_processor_saved_by_transformers_is_read_here(tmp_path: Path) -> None:
     assert ours.image_seq_len == 16 and ours.chat_template == CHAT_TEMPLATE
     call = {"images": [picture(90, 60)], "text": "<image>x", "return_tensors": "np"}
     assert_same(ours(**call), theirs(**call))
+
+
+@pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])
+def test_published_snippet_writes_the_oracles_tokens(tmp_path: Path, model_type: str) -> None:
+    from smolvlm.hf import AutoModelForImageTextToText, AutoProcessor
+
+    checkpoint = tiny_checkpoint(tmp_path, model_type=model_type)
+    content = [{"type": "image", "image": picture(90, 60)}, {"type": "text", "text": "What?"}]
+    inputs = AutoProcessor.from_pretrained(checkpoint).apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    found = AutoModelForImageTextToText.from_pretrained(checkpoint).generate(**inputs, max_new_tokens=24)
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(checkpoint)
+    expected = theirs.generate(**inputs, max_new_tokens=24, do_sample=False)
+    assert found.tolist() == expected.tolist()
