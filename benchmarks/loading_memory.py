@@ -3,7 +3,7 @@
 Anonymous memory is what the machine can't take back; pages of the mapped file it can. Linux only.
 
     python benchmarks/loading_memory.py                       a random 500M checkpoint in bfloat16, every dtype
-    python benchmarks/loading_memory.py --rival               the same, with transformers beside it
+    python benchmarks/loading_memory.py --rival               the same, with transformers in the same run
     python benchmarks/loading_memory.py DIRECTORY --dtype float32    one load in this process, one JSON line
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 # SmolVLM2-500M: vision 768/3072, 12 layers; text 960/2560, 32 layers, 15 heads on 5.
 GEOMETRY_500M: dict[str, object] = {
@@ -67,8 +68,11 @@ def anonymous_bytes() -> int:
     raise SystemExit("RssAnon isn't reported here; this measurement needs Linux")
 
 
-def measure(directory: Path, dtype: str, library: str) -> dict[str, object]:
-    """Load once in this process. growth: anonymous bytes after the load less before, over the bytes of the weights."""
+def measure(directory: Path, dtype: str, library: str, peak_too: bool) -> dict[str, object]:
+    """Load once in this process. growth: anonymous bytes after the load less before, over the bytes of the weights.
+
+    peak_too: look after every tensor, which costs time.
+    """
     peak = 0
     options: dict[str, object] = {"dtype": dtype}
     if library == "smolvlm":
@@ -78,7 +82,8 @@ def measure(directory: Path, dtype: str, library: str) -> dict[str, object]:
             nonlocal peak
             peak = max(peak, anonymous_bytes())
 
-        options["progress"] = watch
+        if peak_too:
+            options["progress"] = watch
     else:
         from transformers import SmolVLMForConditionalGeneration as Model
     before, started = anonymous_bytes(), time.perf_counter()
@@ -95,22 +100,51 @@ def measure(directory: Path, dtype: str, library: str) -> dict[str, object]:
     }
 
 
+def compare(rival: bool, runs: int) -> list[dict[str, object]]:
+    """Every library and dtype, each load in its own process, rounds interleaved; the median of each number."""
+    libraries = ("smolvlm", "transformers") if rival else ("smolvlm",)
+    results: dict[tuple[str, str], list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        write_random_checkpoint(Path(directory), GEOMETRY_500M)
+        for _ in range(runs):
+            for dtype in ("bfloat16", "float16", "float32"):
+                for library in libraries:
+                    command = [sys.executable, __file__, directory, "--dtype", dtype, "--library", library]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    results.setdefault((library, dtype), []).append(json.loads(done.stdout))
+    return [
+        {
+            "library": library,
+            "dtype": dtype,
+            **{key: median(line[key] for line in lines) for key in ("weights_mb", "growth", "seconds")},
+            "seconds_range": [min(line["seconds"] for line in lines), max(line["seconds"] for line in lines)],
+        }
+        for (library, dtype), lines in results.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--library", default="smolvlm", choices=("smolvlm", "transformers"))
+    parser.add_argument("--peak", action="store_true")
     parser.add_argument("--rival", action="store_true")
+    parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.directory is not None:
-        print(json.dumps(measure(arguments.directory, arguments.dtype, arguments.library)))
+        print(json.dumps(measure(arguments.directory, arguments.dtype, arguments.library, arguments.peak)))
         return
-    with tempfile.TemporaryDirectory() as directory:
-        write_random_checkpoint(Path(directory), GEOMETRY_500M)
-        for library in ("smolvlm", "transformers") if arguments.rival else ("smolvlm",):
-            for dtype in ("bfloat16", "float16", "float32"):
-                command = [sys.executable, __file__, directory, "--dtype", dtype, "--library", library]
-                subprocess.run(command, check=True)
+    rows = compare(arguments.rival, arguments.runs)
+    print("| library | dtype | weights, MB | anonymous growth / weights | seconds, median (range) |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        low, high = row["seconds_range"]  # type: ignore[misc]
+        print(
+            f"| {row['library']} | {row['dtype']} | {row['weights_mb']} | {row['growth']} "
+            f"| {row['seconds']} ({low} - {high}) |"
+        )
+    print(json.dumps({"question": "loading_memory", "geometry": "500M", "stored": "bfloat16", "rows": rows}))
 
 
 if __name__ == "__main__":

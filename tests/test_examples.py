@@ -28,7 +28,8 @@ def test_example_is_at_most_30_lines_and_runs(example: Path, tmp_path: Path) -> 
 def test_bundled_picture_is_the_scene_the_example_draws() -> None:
     scene = draw("scene", seed=2026, index=1, split="test").pictures[0]
     with Image.open(DEMO / "picture.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(scene))
+        differs = (np.asarray(picture) != np.asarray(scene)).any(axis=-1)  # (rows, columns)
+    assert differs.mean() < 0.001  # another Pillow may draw a pixel of an edge otherwise
 
 
 def test_bundled_video_shows_the_clip_the_example_draws() -> None:

@@ -295,7 +295,7 @@ def test_loading_draws_no_random_numbers(checkpoint: Path) -> None:
 
 def growth(directory: Path, dtype: str) -> float:
     """Anonymous memory a load adds in a fresh process, over the bytes of the weights."""
-    command = [sys.executable, str(MEASURE), str(directory), "--dtype", dtype]
+    command = [sys.executable, str(MEASURE), str(directory), "--dtype", dtype, "--peak"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["peak_growth"]
 
 
