@@ -43,6 +43,7 @@ def test_a_seed_repeats_its_choices_and_another_seed_chooses_differently() -> No
         return [sampler.choose(row) for row in logits]
 
     assert choices(5) == choices(5)
+    assert len(set(choices(5))) > 6, "every step draws anew"
     assert choices(5) != choices(6)
     assert choices(-1) == choices(-1)
 
