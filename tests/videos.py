@@ -48,7 +48,7 @@ def write_video(
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = shown[0].shape[:2]
-        stream.pix_fmt = {"ffv1": "bgr0", "gif": "rgb8"}.get(codec, "yuv420p")
+        stream.pix_fmt = {"ffv1": "bgr0", "gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         if pts is not None:
             stream.codec_context.time_base = time_base or Fraction(1, 1000)
         if rotation:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..errors import MissingDependencyError, VideoError
 from ..types import VideoInfo
+from .cutoff import is_cut_off
 from .source import Source
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class FileVideo:
         self._source = source
         self._limits = limits
         self._demuxer = _choose_demuxer(source)
-        self._broken = False
+        self._broken = is_cut_off(source, self._demuxer)
         self._packets: _Packets | None = None
         self._times: tuple[int, ...] = ()  # set when the frame rate may vary
         with self._opened() as (container, stream):
@@ -66,10 +67,9 @@ class FileVideo:
             rate = stream.average_rate or stream.guessed_rate
             claimed_s = float(stream.duration * self._time_base) if stream.duration else (container.duration or 0) / 1e6
             steady = rate is not None and stream.guessed_rate and abs(rate / stream.guessed_rate - 1) < 0.001
-            there, listed = self._listed_frames(stream) if steady else (0, 0)
+            there = self._listed_frames(stream) if steady else 0
             self._turn, width, height = self._look_at_first_frame(container, stream)
-            self._broken = there < listed
-        if there and not self._broken:
+        if there:
             self.info = VideoInfo(claimed_s or there / float(rate), float(rate), there, width, height)
         else:
             self.info = self._info_from_packets(rate, claimed_s, width, height)
@@ -244,18 +244,16 @@ class FileVideo:
         turn = round(frame.rotation / 90) * 90 % 360
         return (turn, frame.height, frame.width) if turn in (90, 270) else (turn, frame.width, frame.height)
 
-    def _listed_frames(self, stream: Any) -> tuple[int, int]:
-        """(frames whose bytes are there, frames listed) by the container's own table; (0, 0) without a usable one."""
+    def _listed_frames(self, stream: Any) -> int:
+        """The number of frames by the container's own table; 0 when there is none, or not all of it can be true."""
         entries = stream.index_entries
-        if self._demuxer not in _INDEXED or not stream.frames or len(entries) != stream.frames:
-            return 0, 0
-        content = self._source.content
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        shown = [entry.pos + entry.size <= size for entry in entries if not entry.is_discard]
-        return sum(shown), len(shown)
+        if self._broken or self._demuxer not in _INDEXED or not stream.frames or len(entries) != stream.frames:
+            return 0
+        return sum(not entry.is_discard for entry in entries)
 
     def _info_from_packets(self, rate: Fraction | None, claimed_s: float, width: int, height: int) -> VideoInfo:
         packets = self._scan()
+        self._broken |= packets.broken
         count = packets.count
         if not count:
             raise VideoError(f"{self.name} holds no frames. Copy or download it again.")
@@ -266,9 +264,6 @@ class FileVideo:
             if any(not 0.5 * usual <= gap <= 1.5 * usual for gap in gaps):  # clocks round by less than that
                 self._times = packets.times
             duration_s = float((packets.times[-1] - packets.times[0] + Fraction(usual)) * self._time_base)
-            self._broken |= packets.broken or claimed_s - duration_s > max(0.5, 0.1 * claimed_s)
-        else:
-            self._broken |= packets.broken
         agrees = rate is not None and abs(float(rate) * duration_s - count) <= 1.5
         fps = float(rate) if rate is not None and agrees else count / duration_s if duration_s > 0 else 1.0
         if agrees:  # the container's clock rounds to milliseconds and worse
