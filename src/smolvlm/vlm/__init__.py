@@ -3,13 +3,13 @@
     vlm = smolvlm.load()
     vlm.ask("What is this?", images=["cat.jpg"]).text
 
-load.py makes it, vlm.py is it, requests.py reads what callers pass, answers.py is the text coming out, chat.py keeps
+loading.py makes it, vlm.py is it, requests.py reads what callers pass, answers.py is the text coming out, chat.py keeps
 a conversation.
 """
 
 from .answers import AnswerStream
 from .chat import Chat
-from .load import best_device, default_dtype, load, preview
+from .loading import best_device, default_dtype, load, preview
 from .vlm import VLM
 
 __all__ = ["VLM", "AnswerStream", "Chat", "best_device", "default_dtype", "load", "preview"]

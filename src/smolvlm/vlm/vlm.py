@@ -1,6 +1,6 @@
 """VLM: questions in, answers out. It joins processor, model and generation, and holds the only lock around the model.
 
-Reading what callers pass is requests.py's, text coming out answers.py's, making a VLM load.py's.
+Reading what callers pass is requests.py's, text coming out answers.py's, making a VLM loading.py's.
 """
 
 from __future__ import annotations
