@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from .types import Features as Features
     from .types import SamplingParams as SamplingParams
     from .types import TokenReport as TokenReport
-    from .vlm.load import load as load
-    from .vlm.vlm import VLM as VLM
+    from .vlm import VLM as VLM
+    from .vlm import load as load
 
 __version__ = "0.1.0"
 
@@ -81,8 +81,7 @@ _HOMES = {
     "processing.processor": ("SmolVLMProcessor",),
     "processing.video": ("SmolVLMVideoProcessor",),
     "types": ("Answer", "Decision", "Features", "SamplingParams", "TokenReport"),
-    "vlm.load": ("load",),
-    "vlm.vlm": ("VLM",),
+    "vlm": ("VLM", "load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
