@@ -199,6 +199,8 @@ def test_options_that_cannot_be_followed_are_refused(
 def test_idle_options_of_published_snippets_are_accepted(
     model: hf.SmolVLMForConditionalGeneration, inputs: dict[str, torch.Tensor]
 ) -> None:
+    ids = rows(inputs, 1)["input_ids"]
+    assert torch.equal(model.generate(inputs=ids, max_new_tokens=3), model.generate(ids, max_new_tokens=3))
     idle = {"num_beams": 1, "return_dict_in_generate": False, "temperature": None, "bos_token_id": 1}
     assert torch.equal(model.generate(**inputs, max_new_tokens=3, **idle), model.generate(**inputs, max_new_tokens=3))
     with pytest.raises(InputError, match="needs input_ids"):

@@ -54,6 +54,8 @@ def test_what_comes_out_when_tokenize_is_not_given(processor: SmolVLMProcessor) 
     shown = user(image_block(picture()), "?")
     assert isinstance(processor.apply_chat_template(shown), dict)
     assert processor.apply_chat_template(shown, tokenize=False) == "<|im_start|>User:<image>?<end_of_utterance>\n"
+    assert processor.apply_chat_template(plain, return_tensors="np").shape[0] == 1
+    assert set(processor.apply_chat_template([plain], return_dict=True)) == {"input_ids", "attention_mask"}
     assert processor.apply_chat_template(plain, tokenize=True) == [
         processor.tokenizer.encode("<|im_start|>User: who are you?<end_of_utterance>\n")
     ]
@@ -120,6 +122,7 @@ def test_video_options_reach_the_video(processor: SmolVLMProcessor, video: Path)
     batch = processor.apply_chat_template(user({"type": "video", "path": str(video)}), fps=1.4, return_metadata=True)
     assert batch.pixel_values.shape[1] == 7
     assert batch.video_metadata[0].seen().indices[-1] == 49
+    assert batch.to(dtype=torch.float16).video_metadata[0].fps == 10
 
 
 def test_paths_of_frames_are_one_video_in_a_block(processor: SmolVLMProcessor, tmp_path: Path) -> None:
@@ -194,6 +197,10 @@ def test_variables_of_a_template_are_not_mistaken_for_arguments(processor: SmolV
     assert processor.apply_chat_template(user("Hi"), template, mood="glad ") == "<|im_start|>glad Hi"
     with pytest.raises(InputError, match="no argument 'mood'"):
         processor.apply_chat_template(user("Hi"), mood="glad")
+
+
+def test_empty_lists_of_media_are_no_media(processor: SmolVLMProcessor) -> None:
+    assert set(processor(text="x", images=[], videos=[])) == {"input_ids", "attention_mask"}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ def test_special_tokens_are_attributes_with_ids(tokenizer: SmolVLMTokenizer) -> 
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<end_of_utterance>", IDS["<end_of_utterance>"])
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id) == (IDS["<|im_end|>"], IDS["<|im_start|>"])
     assert tokenizer.sep_token is None
+    position = tokenizer.additional_special_tokens.index("<image>")
+    assert tokenizer.additional_special_tokens_ids[position] == IDS["<image>"]
+    assert "<end_of_utterance>" not in tokenizer.additional_special_tokens
     assert len(tokenizer) == IDS["size"]
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         _ = tokenizer.colour

@@ -117,6 +117,7 @@ class SmolVLMForConditionalGeneration(_Model):
         self,
         input_ids: Tensor | None = None,
         *,
+        inputs: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
@@ -128,7 +129,8 @@ class SmolVLMForConditionalGeneration(_Model):
     ) -> Tensor:
         """Continue every row of input_ids (batch, tokens). Returns prompt and new tokens, (batch, tokens + new), int64.
 
-        Rows that end early are filled with the pad token. Prompts padded on the right are moved to the left first.
+        inputs: the reference's other name of input_ids. Rows that end early are filled with the pad token. Prompts
+        padded on the right are moved to the left first.
         options: max_new_tokens (or max_length, prompt included), do_sample, temperature, top_k, top_p, min_p,
         repetition_penalty, num_return_sequences, eos_token_id (one or several), pad_token_id, use_cache, seed,
         stop_strings (with tokenizer=). They default to generation_config, then to generation_config.json, then to
@@ -136,6 +138,7 @@ class SmolVLMForConditionalGeneration(_Model):
         Raises InputError for an option that isn't one of these.
         """
         settings = _settings(self.generation_config, generation_config, options)
+        input_ids = inputs if input_ids is None else input_ids
         if input_ids is None or input_ids.dim() != 2:
             raise InputError("generate needs input_ids of shape (batch, tokens), as the processor makes them.")
         ends = self._ends(settings)

@@ -6,6 +6,7 @@ The text of videos comes from SmolVLMProcessor's own method.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smolvlm.processing.chat import DEFAULT_TEMPLATE, TileTokens, normalise_messages, render, video_block
+from smolvlm.processing.chat import DEFAULT_TEMPLATE, TileTokens, image_block, normalise_messages, render, video_block
 from smolvlm.processing.image import SmolVLMImageProcessor
 from smolvlm.processing.processor import SmolVLMProcessor
 from smolvlm.processing.tokenizer import SmolVLMTokenizer
@@ -225,11 +226,33 @@ def test_wrong_counts_are_errors_here_and_there(vocabulary: Path, images: Any, t
 def test_token_counts_of_released_geometries(
     shared: Path, grid: tuple[int, int], seq_len: int, image_tokens: int, total: int
 ) -> None:
-    from smolvlm.processing.chat import image_block
-
     tokenizer = tokenizers(shared / "data" / "tokenizer")[0]
     ids = tokenizer.encode(image_block(*grid, seq_len, TileTokens()))
     assert (ids.count(tokenizer.image_token_id), len(ids)) == (image_tokens, total)
+
+
+@pytest.mark.parametrize(
+    ("grid", "total"),
+    [((3, 4), 1183), ((4, 4), 1548), ((1, 4), 453), ((0, 0), 88)],
+    ids=["3x4", "4x4", "1x4", "unsplit"],
+)
+def test_tags_are_plain_text_in_the_first_2b_vocabulary(
+    shared: Path, tmp_path: Path, grid: tuple[int, int], total: int
+) -> None:
+    """It knows `<image>`, `<fake_token_around_image>` and `<end_of_utterance>` only; here it is derived."""
+    content = json.loads((shared / "data" / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    known = ("<fake_token_around_image>", "<image>", "<end_of_utterance>")
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < 49152]
+    content["added_tokens"] += [
+        {"id": 49152 + index, "content": text, "special": True, "normalized": False, "single_word": False,
+         "lstrip": False, "rstrip": False}
+        for index, text in enumerate(known)
+    ]  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = SmolVLMTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.image_token_id, tokenizer.eos_token_id, len(tokenizer)) == (49153, 49154, 49155)
+    ids = tokenizer.encode(image_block(*grid, 81, TileTokens()))
+    assert len(ids) == total and tokenizer.decode(ids) == image_block(*grid, 81, TileTokens())
 
 
 @pytest.mark.parametrize(("frames", "total"), [(1, 107), (3, 261), (9, 723)])

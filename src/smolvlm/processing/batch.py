@@ -31,13 +31,14 @@ class BatchFeature(dict[str, Any]):
         """The same object with every tensor on `device`; floating tensors also in `dtype`, integers keep theirs.
 
         `inputs.to("cuda")`, `inputs.to(torch.bfloat16)` and `inputs.to("cuda", dtype=torch.bfloat16)` all work.
-        Arrays and lists are turned into PyTorch tensors first.
+        Arrays and lists of numbers are turned into PyTorch tensors first.
         """
         torch = require("torch")
         if isinstance(device, torch.dtype):
             device, dtype = None, device if dtype is None else dtype
-        self.convert_to_tensors("pt")
         for name, value in self.items():
+            if _holds_numbers(value):
+                value = to_tensors(value, "pt", name)
             if isinstance(value, torch.Tensor):
                 new_type = dtype if value.is_floating_point() else None
                 self[name] = value.to(device=device, dtype=new_type, non_blocking=non_blocking)
@@ -78,6 +79,12 @@ def to_tensors(value: Any, kind: str | None, name: str = "value") -> Any:
     if kind == "pt":
         return package.from_numpy(np.ascontiguousarray(value) if value.flags.writeable else value.copy())
     return package.convert_to_tensor(value) if kind == "tf" else package.numpy.asarray(value)
+
+
+def _holds_numbers(value: Any) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, int | float | np.ndarray | np.generic)
 
 
 def require(package: str) -> ModuleType:

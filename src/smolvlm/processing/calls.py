@@ -105,6 +105,7 @@ def _refuse(group: str, given: Mapping[str, Any], allowed: Sequence[str]) -> Non
 
 def call(parts: Parts, text: Any, images: Any, videos: Any, options: CallOptions) -> BatchFeature:
     """What SmolVLMProcessor.__call__ returns. text, images, videos: as there, None when not given."""
+    images, videos = (None if isinstance(media, list | tuple) and not media else media for media in (images, videos))
     if text is None:
         return _media_only(parts, images, videos, options)
     split = bool(options.text.get("is_split_into_words"))

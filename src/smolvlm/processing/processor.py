@@ -244,10 +244,11 @@ class SmolVLMProcessor:
         """One conversation or a batch -> the prompt text, or the inputs of the model.
 
         tokenize: True gives inputs, False the prompt text (a list for a batch). Not given, media with a source give
-        inputs as PyTorch tensors, ready for `model.generate(**inputs)`; placeholders and plain text give the prompt,
-        for `processor(text=prompt, images=[...])`. return_dict: False gives input_ids alone; not given, that is so
-        for conversations without media. padding: not given, rows of different lengths are padded on the left when
-        tensors are asked for. options: as of the call (also in processor_kwargs), or variables of the template.
+        inputs as PyTorch tensors, ready for `model.generate(**inputs)`; placeholders give the prompt, for
+        `processor(text=prompt, images=[...])`, and so does plain text, unless return_tensors or return_dict is given.
+        return_dict: False gives input_ids alone; not given, that is so for conversations without media. padding: not
+        given, rows of different lengths are padded on the left when tensors are asked for. options: as of the call
+        (also in processor_kwargs), or variables of the template.
         """
         batched = is_batch(conversation)
         talks = [normalise_messages(one) for one in (conversation if batched else [conversation])]
@@ -256,7 +257,8 @@ class SmolVLMProcessor:
         template = self._template(chat_template, media)
         variables, keywords = self._sort_options(template, {**options, **(processor_kwargs or {})})
         frame = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
-        if tokenize is False or (tokenize is None and not has_source):
+        asked = not any(media) and (return_tensors is not None or bool(return_dict))  # of plain text
+        if tokenize is False or (tokenize is None and not has_source and not asked):
             prompts = [render(talk, template, variables=variables, **frame) for talk in talks]
             return prompts if batched else prompts[0]
         if not has_source and any(media):

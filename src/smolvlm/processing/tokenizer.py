@@ -169,6 +169,16 @@ class SmolVLMTokenizer:
         return [index for index, token in self.backend.get_added_tokens_decoder().items() if token.special]
 
     @property
+    def additional_special_tokens(self) -> list[str]:
+        """Special tokens without a general role, such as `<image>` and the tags of tiles."""
+        general = {self._roles.get(role) for role in _ROLES}
+        return [token for token in self.all_special_tokens if token not in general]
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int]:
+        return [int(self.backend.token_to_id(token)) for token in self.additional_special_tokens]
+
+    @property
     def vocab_size(self) -> int:
         return int(self.backend.get_vocab_size(with_added_tokens=False))
 
