@@ -120,7 +120,7 @@ def parse_order(name: str, order: object) -> ChannelOrder | None:
     """A data format: "channels_first", "channels_last", "none" or None (also the reference's enumeration)."""
     value = getattr(order, "value", order)
     if value in (None, "channels_first", "channels_last", "none"):
-        return cast("ChannelOrder | None", value)
+        return value
     raise InputError(f"{name}={order!r} is unknown: it must be 'channels_first', 'channels_last' or 'none'.")
 
 
