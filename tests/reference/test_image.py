@@ -231,7 +231,7 @@ def test_quirks_drop_the_transparency_of_files_as_the_reference_does(tmp_path: P
 @pytest.mark.parametrize("mode", ["I;16", "turned"])
 def test_quirks_repeat_what_the_reference_makes_of_pil_objects(mode: str) -> None:
     if mode == "I;16":
-        image = Image.fromarray((noise(90, 50, 0).astype(np.uint16) * 257))
+        image = Image.fromarray(noise(90, 50, 0).astype(np.uint16) * 257)
     else:
         image = Image.fromarray(noise(90, 50))
         image.getexif()[0x0112] = 6
