@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,32 @@ import av
 import numpy as np
 from PIL import Image
 
+from smolvlm.media.video import Video
+
 WIDTH, HEIGHT = 64, 48
 _BARS = 8
+
+B_FRAMES = {"g": "12", "bf": "2"}
+FILMS: dict[str, dict[str, Any]] = {
+    "plain.mp4": {"rate": 10},
+    "reordered.mp4": {"rate": 30, "codec": "libx264", "options": B_FRAMES},
+    "reordered.mkv": {"rate": 30, "codec": "libx264", "options": B_FRAMES},
+    "reordered.mov": {"rate": 30, "codec": "libx264", "options": B_FRAMES},
+    "open.mp4": {"rate": 25, "codec": "libx264", "options": {**B_FRAMES, "x264-params": "open-gop=1"}},
+    "fragmented.mp4": {
+        "rate": 30,
+        "codec": "libx264",
+        "options": B_FRAMES,
+        "container_options": {"movflags": "frag_keyframe+empty_moov"},
+    },
+    "ntsc.mp4": {"rate": Fraction(30000, 1001), "codec": "libx264"},
+    "film.webm": {"rate": 24, "codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8", "g": "9"}},
+    "camera.avi": {"rate": 25},
+    "broadcast.ts": {"rate": 25, "codec": "libx264", "options": B_FRAMES},
+    "old.mpg": {"rate": 25, "codec": "mpeg2video"},
+    "web.flv": {"rate": 25, "codec": "flv"},
+}
+FRAMES = 40
 
 
 def numbered_frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -73,3 +100,21 @@ def write_sound(path: Path, seconds: float = 0.5) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def film(name: str) -> Path:
+    """One of FILMS, written once a test run."""
+    path = Path(_folder()) / name
+    return path if path.exists() else write_video(path, FRAMES, **FILMS[name])
+
+
+@lru_cache(maxsize=1)
+def _folder() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="smolvlm-films-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def numbers_shown(video: Video, indices: Sequence[int]) -> list[tuple[int, int]]:
+    """(number a frame comes under, number it shows) of each frame of a video."""
+    return [(frame.number, read_number(frame.image)) for frame in video.frames(indices)]

@@ -113,18 +113,24 @@ class FileVideo:
             yield from self._read_straight(left)
 
     def _read_straight(self, wanted: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """Decode from the beginning. Frames are told by their times where those are known, else by counting."""
-        known = self._packets.times if self._packets else ()
-        numbers = {time: number for number, time in enumerate(known)}
+        """Decode from the beginning. Frames are counted, or told by their times where those are known."""
+        numbers = self._numbers() if self._packets else {}
         left = set(wanted)
         with self._opened() as (container, stream):
             for count, frame in enumerate(self._decode(container, stream)):
-                index = count if frame is None or not numbers else numbers.get(frame.pts, -1)
-                if frame is not None and index in left:
+                if frame is None:  # from here on, counting can be off
+                    numbers = numbers or self._numbers()
+                    continue
+                index = numbers.get(frame.pts, -1) if numbers else count
+                if index in left:
                     left.remove(index)
                     yield index, self._to_image(frame)
                 if not left or index > wanted[-1]:
                     return
+
+    def _numbers(self) -> dict[int, int]:
+        """Time -> number of every frame; empty where the file doesn't say all times."""
+        return {time: number for number, time in enumerate(self._scan().times)}
 
     def _read_jumping(self, wanted: list[int], packets: _Packets) -> Iterator[tuple[int, Image.Image]]:
         """Start each frame at the last key frame before it, unless decoding is past that already.
