@@ -85,22 +85,15 @@ def train(
     began = last = time.monotonic()
     with (output / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
         for step, batches in enumerate(_steps(recipe, maker, start, workers), start=start):
-            targets = sum(len(batch.target) for batch in batches)
-            loss = 0.0
-            for batch in batches:
-                batch = batch.to(device)
-                part = objective(model, probes, batch, targets, recipe.probe(step))
-                part.backward()
-                loss += float(part.detach())
+            loss = backward(model, probes, batches, recipe.probe(step), device)
             norm = optimisers.step(step)
             average.update(step)
 
             done = step + 1
             scores = None
             if done % recipe.evaluate_every == 0 or done == recipe.steps:
-                average.swap()
-                scores = evaluate(model, maker, recipe, device)
-                average.swap()
+                with average.in_place():
+                    scores = evaluate(model, maker, recipe, device)
             samples = sum(len(batch.input_ids) for batch in batches)
             now = time.monotonic()
             progress = Progress(
@@ -114,12 +107,24 @@ def train(
             stop = done == recipe.steps or (minutes is not None and now - began > 60 * minutes)
             if stop or done % recipe.save_every == 0:
                 save_state(output, done, repr(recipe), model, probes, optimisers, average)
-                average.swap()
-                export(model, processor, output / "checkpoint")
-                average.swap()
+                with average.in_place():
+                    export(model, processor, output / "checkpoint")
             if stop:
                 break
     return output / "checkpoint"
+
+
+def backward(
+    model: SmolVLMForConditionalGeneration, probes: Probes, batches: list[Batch], probe_weight: float, device: str
+) -> float:
+    """Add up the gradients of one step's batches. Returns its loss."""
+    targets = sum(len(batch.target) for batch in batches)
+    loss = 0.0
+    for batch in batches:
+        part = objective(model, probes, batch.to(device), targets, probe_weight)
+        part.backward()
+        loss += float(part.detach())
+    return loss
 
 
 def objective(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -66,10 +69,17 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, self.live, 1 - decay)
 
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights."""
+        kept = [parameter.detach().clone() for parameter in self.live]
+        self._load(self.average)
+        try:
+            yield
+        finally:
+            self._load(kept)
+
     @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange live and averaged weights; call again to undo."""
-        for live, average in zip(self.live, self.average, strict=True):
-            kept = live.clone()
-            live.copy_(average)
-            average.copy_(kept)
+    def _load(self, weights: list[Tensor]) -> None:
+        for parameter, weight in zip(self.live, weights, strict=True):
+            parameter.copy_(weight)
