@@ -1,4 +1,4 @@
-"""Run the commands and snippets of a Markdown page as a newcomer would: from the top, in one folder, one Python session.
+"""Run the commands and snippets of a Markdown page as a newcomer would: from the top, in one folder and one session.
 
 A fenced block of `python` is executed, one of `sh` line by line. A `text` block right after it is what it prints ("..."
 stands for anything); when that is an error, the error is expected. A block behind `<!-- not run: reason -->` is left
@@ -29,7 +29,9 @@ from smolvlm.cli import main
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 ERROR = re.compile(r"(\w*Error): ")
-COMMANDS = re.compile(r"(smolvlm|make|python) \w")  # how a block begins that is for a shell, also when it doesn't say so
+COMMANDS = re.compile(
+    r"(smolvlm|make|python) \w"
+)  # how a block begins that is for a shell, also when it doesn't say so
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 Substitute = Callable[[str], str]
 
