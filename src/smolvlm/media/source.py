@@ -75,8 +75,11 @@ def locate(
 
 
 def shown(text: str) -> str:
-    """A text as messages show it: quoted, and not endless."""
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+    """A text as messages show it: quoted, and not endless. The end stays: in a path it is the name of the file."""
+    if len(text) <= _SHOWN:
+        return repr(text)
+    start = _SHOWN // 3
+    return repr(f"{text[:start]}...{text[start + 3 - _SHOWN :]}")
 
 
 def _path_or_base64(source: str, kind: str, error: type[MediaError], max_bytes: int) -> Source:
