@@ -147,6 +147,8 @@ class Session:
 
     def _make(self, targets: list[str], patch: pytest.MonkeyPatch) -> int:
         """The target must exist; what it asks of `smolvlm` is asked, in the repository."""
+        rules = re.findall(r"^([\w-]+):", (self._repository / "Makefile").read_text(), re.MULTILINE)
+        assert set(targets) <= set(rules), f"the Makefile has no target {set(targets) - set(rules)}"
         dry = subprocess.run(["make", "-n", *targets], cwd=self._repository, capture_output=True, text=True)
         if dry.returncode == 0:
             patch.chdir(self._repository)

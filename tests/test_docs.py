@@ -151,7 +151,7 @@ def coded(page: Path, column: int = 0) -> set[str]:
 
 def second_column(page: Path) -> dict[str, str]:
     """name -> what stands beside it, from tables of three columns; `a`, `b` beside 1, 2 are two names."""
-    found = {}
+    found: dict[str, str] = {}
     for row in rows(page):
         names = re.findall(r"`(\w+)`", row[0])
         if len(row) == 3 and len(names) == len(row[1].split(", ")):
