@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import smolvlm
-from smolvlm import errors, hf
+from smolvlm import SmolVLMConfig, errors, hf
 from smolvlm.cli import COMMANDS
 from smolvlm.cli.arguments import Parser
 from smolvlm.media.fetch import fetch
@@ -233,10 +233,32 @@ def test_right_answers_of_the_quickstart_are_those_of_the_drawn_scenes() -> None
         assert f'"{answers[kind]}"' in text or f'"{answers[kind]}".' in text
 
 
-def test_parameters_on_the_models_page_are_those_of_the_geometries() -> None:
-    text = page_of("models").read_text()
-    for name, (_, _, _, _, (total, *_), _) in RELEASED.items():
-        assert f"{total:,}" in text, name
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_models_page_has_the_sizes_of_every_released_geometry(name: str) -> None:
+    vision, scale, _, _, (total, *_), _ = RELEASED[name]
+    geometry = SmolVLMConfig(vision_config=vision, scale_factor=scale)
+    found = [row for row in rows(page_of("models")) if row[1:2] == [f"{total:,}"]]
+    assert found, f"no checkpoint of {total:,} parameters"
+    for row in found:
+        tile, tokens, edge = (int(cell.split()[0]) for cell in row[2:5])
+        assert (tile, tokens) == (geometry.vision_config.image_size, geometry.image_seq_len)
+        assert edge == 4 * tile
+
+
+def test_the_models_page_has_the_sizes_of_nano() -> None:
+    text = " ".join(page_of("models").read_text().split())
+    vlm = smolvlm.load()
+    processor, parameters = vlm.processor, sum(weights.numel() for weights in vlm.model.parameters())
+    for said in (
+        f"about {parameters / 1e6:.0f} million parameters, {2 * parameters / 1e6:.0f} MB",
+        f"Tile {vlm.model.config.vision_config.image_size} px",
+        f"{processor.image_seq_len} tokens a tile",
+        f"longest edge {processor.image_processor.size['longest_edge']} px",
+        f"a vocabulary of {vlm.model.config.text_config.vocab_size:,}",
+        f"a context of {vlm.context:,} tokens",
+        f"at {processor.video_processor.fps} frame a second and at most {processor.video_processor.num_frames} frames",
+    ):
+        assert said in text
 
 
 # ---- the pages as Markdown ----
