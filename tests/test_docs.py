@@ -275,6 +275,11 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
             assert not heading or heading in _anchors(linked), f"{page.name} links to {target}"
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert [page.name for page in PAGES[1:] if f"](docs/{page.name}" not in text] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_tables_are_tables_with_rows_of_one_length(page: Path) -> None:
     """A row with a bar too many or too few is cut or filled by Markdown without a word."""
