@@ -1,17 +1,17 @@
 """Every error a user of smolvlm can meet. Each message says what was given, what is allowed, what to do.
 
-    SmolVLMError
-    ├── InputError (ValueError)          something the caller passed can't be used
-    │   ├── MediaError                   a picture or video that can't be opened or decoded
-    │   │   ├── ImageError
-    │   │   ├── VideoError
-    │   │   └── FetchError               a URL that is refused, or whose download failed
-    │   ├── PromptError                  placeholders, media and messages don't fit together
-    │   ├── ContextLengthError           more tokens than the model holds
-    │   └── ConfigError                  a configuration or recipe with wrong or unknown keys
-    ├── CheckpointError                  files of a model that are missing, damaged or don't fit
-    │   └── ModelNotFoundError (OSError) no such directory or hub id
-    └── MissingDependencyError (ImportError)
+SmolVLMError
+├── InputError (ValueError)          something the caller passed can't be used
+│   ├── MediaError                   a picture or video that can't be opened or decoded
+│   │   ├── ImageError
+│   │   ├── VideoError
+│   │   └── FetchError               a URL that is refused, or whose download failed
+│   ├── PromptError                  placeholders, media and messages don't fit together
+│   ├── ContextLengthError           more tokens than the model holds
+│   └── ConfigError                  a configuration or recipe with wrong or unknown keys
+├── CheckpointError                  files of a model that are missing, damaged or don't fit
+│   └── ModelNotFoundError (OSError) no such directory or hub id
+└── MissingDependencyError (ImportError)
 """
 
 
