@@ -30,12 +30,13 @@ def test_a_video_in_any_container_is_a_video(container: str, tmp_path: Path) -> 
     assert identify(path) == ("video", path)
 
 
-def test_a_gif_that_moves_is_a_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_a_picture_that_moves_is_a_video(tmp_path: Path, ending: str) -> None:
     still, second = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
-    still.save(tmp_path / "still.gif")
-    still.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
-    assert identify(tmp_path / "still.gif")[0] == "image"
-    assert identify(tmp_path / "moving.gif")[0] == "video"
+    still.save(tmp_path / f"still.{ending}")
+    still.save(tmp_path / f"moving.{ending}", save_all=True, append_images=[second])
+    assert identify(tmp_path / f"still.{ending}")[0] == "image"
+    assert identify(tmp_path / f"moving.{ending}")[0] == "video"
 
 
 def test_a_file_that_is_neither_is_left_to_the_door_its_name_asks_for(tmp_path: Path) -> None:

@@ -379,3 +379,9 @@ def test_everything_is_reachable_from_the_package(directory: Path) -> None:
     vlm = smolvlm.load(directory)
     assert isinstance(vlm, smolvlm.VLM)
     assert isinstance(vlm.ask("Who are you?", max_new_tokens=2), smolvlm.Answer)
+
+
+@pytest.mark.parametrize("name", ["images", "videos"])
+def test_none_among_the_media_is_named(vlm: VLM, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}\[0\] is None"):
+        vlm.ask("What is this?", **{name: [None]})

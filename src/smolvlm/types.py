@@ -156,4 +156,3 @@ class Features:
     tile_rows_cols: tuple[tuple[int, int], ...]
     fingerprint: str
     frames: tuple[FramesSeen, ...] = ()
-    sources: tuple[str, ...] = ()

@@ -10,11 +10,11 @@ from typing import Literal
 
 from ..errors import MediaError
 from .source import Source, locate
+from .video import VideoLimits
 
 Kind = Literal["image", "video"]
 
 HEAD_BYTES = 32
-MAX_BYTES = 512 * 2**20
 _PICTURE_STARTS = (
     b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
     b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
@@ -33,15 +33,17 @@ def identify(source: str | Path | bytes, *, allow_url: bool = False) -> tuple[Ki
 
     Raises MediaError when there is no such file, FetchError for an address that is refused or fails.
     """
-    located = locate(source, kind="picture or video", error=MediaError, allow_url=allow_url, max_bytes=MAX_BYTES)
+    located = locate(
+        source, kind="picture or video", error=MediaError, allow_url=allow_url, max_bytes=VideoLimits().max_bytes
+    )
     return _kind(located), located.content if isinstance(located.content, bytes) else source
 
 
 def _kind(located: Source) -> Kind:
     head = located.head(HEAD_BYTES)
-    if head.startswith(b"GIF8"):
+    if head.startswith(b"GIF8") or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
         return "video" if _moves(located) else "image"
-    if head.startswith(_PICTURE_STARTS) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+    if head.startswith(_PICTURE_STARTS):
         return "image"
     if head[4:8] in _BOXES:
         return "image" if head[8:12] in _PICTURE_BRANDS else "video"
@@ -52,14 +54,14 @@ def _kind(located: Source) -> Kind:
 
 
 def _moves(located: Source) -> bool:
-    """Whether a GIF has a second frame: a second image descriptor after the first one's blocks."""
+    """Whether a GIF or WebP has a second frame."""
     import io
 
     from PIL import Image, UnidentifiedImageError
 
     try:
         content = io.BytesIO(located.content) if isinstance(located.content, bytes) else located.content
-        with Image.open(content, formats=["GIF"]) as image:
+        with Image.open(content, formats=["GIF", "WEBP"]) as image:
             image.seek(1)
     except EOFError:
         return False

@@ -163,7 +163,7 @@ def _as_device(device_map: DeviceMap | None) -> torch.device:
     except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without this device
         reason = str(error).split(". ")[0].split("\n")[0][:200].rstrip(".")
         raise InputError(
-            f"device_map={device_map!r} can't be used here ({reason}); "
+            f"The device {device_map!r} can't be used here ({reason}); "
             f"use 'auto' (here: {_best_device()}), 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
         ) from None
     return device

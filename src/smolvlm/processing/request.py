@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -235,7 +236,7 @@ def _look_of(block: Block, look: Look) -> Look:
 def _measure_image(parts: Parts, block: Block, look: Look, number: int) -> Seen:
     limits = ImageLimits()
     source, name = block["source"], f"picture {number}"
-    if isinstance(source, str):  # fetched or decoded from base64 once only
+    if isinstance(source, str | Path):  # fetched or decoded from base64 once only
         located = locate(source, kind="picture", error=ImageError, allow_url=look.allow_url, max_bytes=limits.max_bytes)
         name = located.name.strip("'")
         source = located.content

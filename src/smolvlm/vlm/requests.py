@@ -138,6 +138,9 @@ def user_turn(question: str, blocks: Sequence[Message]) -> Message:
 
 
 def media_blocks(images: Sequence[object], videos: Sequence[object]) -> list[Message]:
+    for name, given in (("images", images), ("videos", videos)):
+        if any(source is None for source in given):
+            raise InputError(f"{name}[{list(given).index(None)}] is None. Give a path, bytes, a PIL image or an array.")
     pictures: list[Message] = [{"type": "image", "image": image} for image in images]
     return pictures + [{"type": "video", "video": video} for video in videos]
 
