@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import smolvlm
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--misses", action="store_true", help="show up to five wrong answers a row")
     arguments = parser.parse_args()
     model = smolvlm.load(arguments.model)
@@ -210,7 +212,10 @@ def main() -> None:
             for question, answer, given in results[-1].misses:
                 print(f"    {question} -> {given!r} instead of {answer!r}", file=sys.stderr)
     print("\n".join(table(results)))
-    print(json.dumps({"seed": arguments.seed, "rows": [asdict(one) for one in results]}))
+    figures = json.dumps({"seed": arguments.seed, "rows": [asdict(one) for one in results]})
+    print(figures)
+    if arguments.json:
+        arguments.json.write_text(figures + "\n")
 
 
 if __name__ == "__main__":

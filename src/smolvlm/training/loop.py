@@ -160,15 +160,17 @@ def forward(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[torch
 def evaluate(
     model: SmolVLMForConditionalGeneration, maker: SampleMaker, recipe: Recipe, device: str
 ) -> dict[str, float]:
-    """Share of validation turns answered exactly right, per skill and per "skill/kind".
+    """Share of validation turns answered exactly right, per skill and per "skill/kind", as hard as the last stage.
 
     Every token of the answer must be the most likely one after the right ones before it: the same as greedy decoding
     giving the exact answer, at the cost of one forward pass.
     """
     model.eval()
     right: dict[str, list[bool]] = defaultdict(list)
-    for skill in recipe.stages[-1].skills:
-        scenes = (draw(skill, recipe.seed, index, "validation") for index in range(recipe.evaluate_scenes))
+    last = recipe.stages[-1]
+    for skill in last.skills:
+        level = last.levels.get(skill, 1.0)
+        scenes = (draw(skill, recipe.seed, index, "validation", level=level) for index in range(recipe.evaluate_scenes))
         samples = [maker.make(scene, Random(0)) for scene in scenes]
         samples.sort(key=lambda sample: sample.length)
         for batch in group(samples, recipe, maker.tokenizer.pad_token_id):
