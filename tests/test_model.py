@@ -242,7 +242,9 @@ def test_gradient_checkpointing_in_both_towers_gives_the_same_gradients() -> Non
         if on:
             model.gradient_checkpointing_enable()
             assert model.model.vision_model.gradient_checkpointing and model.model.text_model.gradient_checkpointing
-        model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+        output = model(**inputs, labels=inputs["input_ids"])
+        assert (output.past_key_values is None) == on, "a cache would switch the recomputing off"
+        output.loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)

@@ -154,7 +154,7 @@ class SmolVLMModel(Pretrained):
         x, features = self._with_pictures(
             input_ids, inputs_embeds, pixel_values, pixel_attention_mask, image_hidden_states
         )
-        cache = self._cache(past_key_values, self.config.use_cache if use_cache is None else use_cache)
+        cache = self._cache(past_key_values, use_cache)
         past = cache.length if cache is not None else 0
         if position_ids is None:
             counting = torch.arange(past, past + x.shape[1], device=x.device)
@@ -185,11 +185,13 @@ class SmolVLMModel(Pretrained):
             )
         return self._merge(embeddings, self._image_places(input_ids, embeddings), features, per_sample), features
 
-    @staticmethod
-    def _cache(past: KVCache | LegacyCache | None, use_cache: bool) -> KVCache | None:
-        if past is None:
-            return KVCache() if use_cache else None
-        return past if isinstance(past, KVCache) else KVCache.from_legacy(past)
+    def _cache(self, past: KVCache | LegacyCache | None, use_cache: bool | None) -> KVCache | None:
+        """None where layers are recomputed in the backward pass: they would store their keys twice."""
+        if past is not None:
+            return past if isinstance(past, KVCache) else KVCache.from_legacy(past)
+        recomputed = self.training and self.text_model.gradient_checkpointing
+        wanted = self.config.use_cache if use_cache is None else use_cache
+        return KVCache() if wanted and not recomputed else None
 
 
 class SmolVLMForConditionalGeneration(Pretrained):
