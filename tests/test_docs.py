@@ -26,10 +26,11 @@ from smolvlm.scenes import SKILLS, draw
 from smolvlm.training import Progress, Recipe, Stage, read_recipe, train
 from smolvlm.types import SamplingParams
 from smolvlm.vlm.requests import AskOptions
-from tests.nano import DEMO, REPOSITORY, put_in_place
 from tests.snippets import MARKDOWN, Session, read_snippets
 from tests.test_model import RELEASED
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEMO = REPOSITORY / "src" / "smolvlm" / "assets" / "demo"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NAMES = [page.name for page in PAGES]
 RUN = ("python", "sh")
@@ -65,13 +66,6 @@ max_position_embeddings = 4096
 until = 1.0
 skills = { text = 1.0 }
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        put_in_place(tmp_path_factory.mktemp("nano"), patch)
-        yield
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -14,16 +13,10 @@ import pytest
 from PIL import Image
 
 from smolvlm.scenes import draw, render_clip
-from tests.nano import DEMO, REPOSITORY, put_in_place
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEMO = REPOSITORY / "src" / "smolvlm" / "assets" / "demo"
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        put_in_place(tmp_path_factory.mktemp("nano"), patch)
-        yield
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.stem for example in EXAMPLES])
