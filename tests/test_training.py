@@ -97,6 +97,16 @@ def test_what_shares_the_batch_changes_no_loss(maker: SampleMaker) -> None:
     torch.testing.assert_close(loss(samples), sum(loss([sample]) for sample in samples), rtol=1e-5, atol=0)
 
 
+def test_even_answers_make_long_and_short_answers_count_the_same(maker: SampleMaker) -> None:
+    sample = maker.make(draw("scene", 3, 2), Random(0))
+    lengths = [sum(branch.is_answer) for branch in sample.branches]
+    assert len(set(lengths)) > 1
+    for even, expected in ((0.0, lengths), (0.5, [n**0.5 for n in lengths]), (1.0, [1.0] * len(lengths))):
+        batch = collate([sample], 2, even)
+        weights = torch.zeros(len(lengths)).index_add(0, batch.turn, batch.weight)
+        torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+
+
 def test_probes_tell_nothing_from_something() -> None:
     probes = Probes(8)
     labels = torch.full((2, 4, 3), -1, dtype=torch.int16)
@@ -186,6 +196,7 @@ def test_every_shipped_recipe_is_valid_and_makes_a_step(path: Path) -> None:
         ('name = "x"\nsteps = 3', "missing"),
         ("[[stages]]\nuntil = 1.0\nskills = { juggle = 1.0 }", "'juggle' is unknown"),
         ("[[stages]]\nuntil = 1.0\nskill = { scene = 1.0 }", "unknown stage key 'skill'"),
+        ("[[stages]]\nuntil = 1.0\nskills = { scene = 1.0 }\neven_answers = 2.0", "even_answers=2.0"),
         ('name="x"\nsteps=3\nvocabulary="nano"\n[model]\n[[stages]]\nuntil=0.5\nskills={scene=1.0}', "last be 1.0"),
     ],
 )

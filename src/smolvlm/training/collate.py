@@ -21,8 +21,8 @@ class Batch:
 
     input_ids, position_ids: (samples, tokens) int64. branch: (samples, tokens) int16, PADDING, PREFIX or 1, 2, ...
     tiles: (tiles, side, side, 3) uint8. patch_labels: (tiles, patches, 3) int16. place: (targets,) which token
-    predicts, target: (targets,) what it must say, turn: (targets,) which turn it belongs to. skill_kinds: (skill, kind)
-    of each turn.
+    predicts, target: (targets,) what it must say, turn: (targets,) which turn it belongs to, weight:
+    (targets,) how much it counts. skill_kinds: (skill, kind) of each turn.
     """
 
     input_ids: Tensor
@@ -33,6 +33,7 @@ class Batch:
     place: Tensor
     target: Tensor
     turn: Tensor
+    weight: Tensor
     skill_kinds: list[tuple[str, str]]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -51,8 +52,8 @@ class Batch:
         return self.tiles.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def collate(samples: Sequence[Sample], pad_token_id: int) -> Batch:
-    """Join samples; the batch is as long as the longest of them."""
+def collate(samples: Sequence[Sample], pad_token_id: int, even_answers: float = 0.0) -> Batch:
+    """Join samples; the batch is as long as the longest of them. even_answers: see Stage."""
     tokens = max(sample.length for sample in samples)
     ids = np.full((len(samples), tokens), pad_token_id, np.int64)
     positions = np.zeros((len(samples), tokens), np.int64)
@@ -88,5 +89,6 @@ def collate(samples: Sequence[Sample], pad_token_id: int) -> Batch:
         place=torch.tensor(place),
         target=torch.tensor(target),
         turn=torch.tensor(turn_of),
+        weight=torch.bincount(torch.tensor(turn_of))[turn_of].float() ** -even_answers,
         skill_kinds=skill_kinds,
     )

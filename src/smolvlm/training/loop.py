@@ -118,24 +118,27 @@ def backward(
     model: SmolVLMForConditionalGeneration, probes: Probes, batches: list[Batch], probe_weight: float, device: str
 ) -> float:
     """Add up the gradients of one step's batches. Returns its loss."""
-    targets = sum(len(batch.target) for batch in batches)
+    whole = sum(float(batch.weight.sum()) for batch in batches)
     loss = 0.0
     for batch in batches:
-        part = objective(model, probes, batch.to(device), targets, probe_weight)
+        part = objective(model, probes, batch.to(device), whole, probe_weight)
         part.backward()
         loss += float(part.detach())
     return loss
 
 
 def objective(
-    model: SmolVLMForConditionalGeneration, probes: Probes, batch: Batch, targets: int, probe_weight: float
+    model: SmolVLMForConditionalGeneration, probes: Probes, batch: Batch, whole: float, probe_weight: float
 ) -> torch.Tensor:
-    """This batch's share of the step's loss: cross-entropy over `targets` answer tokens, plus the probes."""
+    """This batch's share of the step's loss: weighted cross-entropy of its answer tokens, plus the probes.
+
+    whole: the weights of all answer tokens of the step together.
+    """
     with torch.autocast(batch.input_ids.device.type, torch.bfloat16):
         logits, patches = forward(model, batch)
-        loss = F.cross_entropy(logits.float(), batch.target, reduction="sum") / targets
+        loss = (F.cross_entropy(logits.float(), batch.target, reduction="none") * batch.weight).sum() / whole
         if probe_weight and patches is not None:
-            share = len(batch.target) / targets
+            share = batch.weight.sum() / whole
             loss = loss + probe_weight * share * probes(patches, batch.patch_labels)
     return loss
 

@@ -35,7 +35,8 @@ class Mixture(IterableDataset[list[Batch]]):
     def batches(self, step: int) -> list[Batch]:
         """All batches of one step, cut where tiles or tokens would be too many; alike lengths together."""
         samples = sorted(self.samples(step), key=lambda sample: (sample.length, len(sample.tiles)))
-        return list(group(samples, self.recipe, self.maker.tokenizer.pad_token_id))
+        even = self.recipe.stage(step).even_answers
+        return list(group(samples, self.recipe, self.maker.tokenizer.pad_token_id, even))
 
     def samples(self, step: int) -> list[Sample]:
         recipe, stage = self.recipe, self.recipe.stage(step)
@@ -55,15 +56,15 @@ class Mixture(IterableDataset[list[Batch]]):
         return samples
 
 
-def group(samples: list[Sample], recipe: Recipe, pad_token_id: int) -> Iterator[Batch]:
+def group(samples: list[Sample], recipe: Recipe, pad_token_id: int, even_answers: float = 0.0) -> Iterator[Batch]:
     """Cut a sorted list into batches within tiles_per_batch and tokens_per_batch (at least one sample each)."""
     members: list[Sample] = []
     for sample in samples:
         tiles = sum(len(member.tiles) for member in members) + len(sample.tiles)
         tokens = max([member.length for member in members] + [sample.length]) * (len(members) + 1)
         if members and (tiles > recipe.tiles_per_batch or tokens > recipe.tokens_per_batch):
-            yield collate(members, pad_token_id)
+            yield collate(members, pad_token_id, even_answers)
             members = []
         members.append(sample)
     if members:
-        yield collate(members, pad_token_id)
+        yield collate(members, pad_token_id, even_answers)

@@ -17,13 +17,17 @@ class Stage:
     """One part of the curriculum. until: share of all steps at which it ends.
 
     skills: skill -> weight in samples. levels: skill -> how hard, 0 to 1; skills not named are at level 1.
+    even_answers: 0 counts every token of the answers the same, 1 every answer, however long; 0.5 is in between.
     """
 
     until: float
     skills: dict[str, float]
     levels: dict[str, float] = field(default_factory=dict)
+    even_answers: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.even_answers <= 1:
+            raise ConfigError(f"stage until {self.until}: even_answers={self.even_answers} must be from 0 to 1.")
         for name in (*self.skills, *self.levels):
             if name not in SKILLS:
                 raise ConfigError(f"stage: skill {name!r} is unknown; there are {', '.join(SKILLS)}.")
