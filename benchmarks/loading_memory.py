@@ -127,13 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--library", default="smolvlm", choices=("smolvlm", "transformers"))
+    parser.add_argument("--library", dest="package", default="smolvlm", choices=("smolvlm", "transformers"))
     parser.add_argument("--peak", action="store_true")
     parser.add_argument("--rival", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.directory is not None:
-        print(json.dumps(measure(arguments.directory, arguments.dtype, arguments.library, arguments.peak)))
+        print(json.dumps(measure(arguments.directory, arguments.dtype, arguments.package, arguments.peak)))
         return
     rows = compare(arguments.rival, arguments.runs)
     print("| library | dtype | weights, MB | anonymous growth / weights | seconds, median (range) |")

@@ -9,9 +9,13 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from smolvlm.processing.processor import SmolVLMProcessor
 
 # Read when torch and huggingface_hub are first imported, so they are set before any test is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,3 +63,26 @@ def _only_loopback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(socket.socket, "connect", guarded)
     yield
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with a real small tokenizer."""
+    from tests.tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture()
+def processor(checkpoint: Path) -> SmolVLMProcessor:
+    from smolvlm.processing.processor import SmolVLMProcessor
+
+    return SmolVLMProcessor.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds at ten frames a second: at 1 fps, frames 0, 12, 24, 36 and 49."""
+    from tests.videos import write_video
+
+    return write_video(tmp_path_factory.mktemp("video") / "five.mp4", frames=50, rate=10)

@@ -20,22 +20,6 @@ from tests.tiny import tiny_checkpoint
 from tests.videos import write_video
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture()
-def processor(checkpoint: Path) -> SmolVLMProcessor:
-    return SmolVLMProcessor.from_pretrained(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds at ten frames a second: at 1 fps, frames 0, 12, 24, 36 and 49."""
-    return write_video(tmp_path_factory.mktemp("video") / "five.mp4", frames=50, rate=10)
-
-
 def test_published_pattern_of_prompt_then_call_gives_the_same_inputs(processor: SmolVLMProcessor) -> None:
     one, two = picture(seed=1), picture(90, 20, seed=2)
     prompt = processor.apply_chat_template(user({"type": "image"}, {"type": "image"}, "?"), add_generation_prompt=True)

@@ -17,24 +17,7 @@ from smolvlm.errors import (
 )
 from smolvlm.processing.processor import SmolVLMProcessor
 from tests.talks import IDS, TILE_TOKENS, image_block, picture, user
-from tests.tiny import CHAT_TEMPLATE, tiny_checkpoint
-from tests.videos import write_video
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture()
-def processor(checkpoint: Path) -> SmolVLMProcessor:
-    return SmolVLMProcessor.from_pretrained(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds at ten frames a second: at 1 fps, frames 0, 12, 24, 36 and 49."""
-    return write_video(tmp_path_factory.mktemp("video") / "five.mp4", frames=50, rate=10)
+from tests.tiny import CHAT_TEMPLATE
 
 
 def test_saved_processor_loads_equal_in_the_new_layout(
