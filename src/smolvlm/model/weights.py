@@ -156,7 +156,7 @@ def _as_device(device_map: DeviceMap | None) -> torch.device:
     if device_map is None:
         return torch.device("cpu")
     if device_map == "auto":
-        return torch.device(_best_device())
+        return torch.device(best_device())
     try:
         device = torch.device(device_map)
         torch.empty(0, device=device)
@@ -164,12 +164,13 @@ def _as_device(device_map: DeviceMap | None) -> torch.device:
         reason = str(error).split(". ")[0].split("\n")[0][:200].rstrip(".")
         raise InputError(
             f"The device {device_map!r} can't be used here ({reason}); "
-            f"use 'auto' (here: {_best_device()}), 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
+            f"use 'auto' (here: {best_device()}), 'cpu', 'cuda', 'cuda:0' or {{'': device}}."
         ) from None
     return device
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """ "cuda", "mps" or "cpu": the first of them that is here."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -76,11 +76,9 @@ def preview(
 
 def best_device() -> str:
     """ "cuda", "mps" or "cpu": the first of them that is here."""
-    import torch
+    from ..model import weights
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return weights.best_device()
 
 
 def default_dtype(device: str, *, small: bool = False) -> torch.dtype:
