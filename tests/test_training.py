@@ -19,7 +19,17 @@ from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.scenes import draw
 from smolvlm.training import Mixture, Recipe, Stage, read_recipe, train
 from smolvlm.training.collate import collate
-from smolvlm.training.loop import evaluate, forward, make_processor, model_config, sample_maker, vocabulary_directory
+from smolvlm.training.loop import (
+    backward,
+    evaluate,
+    forward,
+    make_processor,
+    model_config,
+    sample_maker,
+    side_by_side_lanes,
+    start_model,
+    vocabulary_directory,
+)
 from smolvlm.training.probes import Probes
 from smolvlm.training.samples import Sample, SampleMaker
 
@@ -105,6 +115,50 @@ def test_even_answers_make_long_and_short_answers_count_the_same(maker: SampleMa
         batch = collate([sample], 2, even)
         weights = torch.zeros(len(lengths)).index_add(0, batch.turn, batch.weight)
         torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_emphasis_makes_a_kind_of_question_count_more(maker: SampleMaker) -> None:
+    sample = maker.make(draw("scene", 3, 2), Random(0))
+    kinds = [kind for branch in sample.branches for kind in branch.kinds]
+    batch = collate([sample], 2, 1.0, {kinds[0]: 3.0})
+    weights = torch.zeros(len(kinds)).index_add(0, batch.turn, batch.weight)
+    assert weights.tolist() == pytest.approx([3.0 if kind == kinds[0] else 1.0 for kind in kinds])
+
+
+@pytest.mark.parametrize("skill", ["scene", "chart", "pair", "video"])
+def test_further_rounds_ask_other_questions_on_the_same_pictures(maker: SampleMaker, skill: str) -> None:
+    scene = draw(skill, 3, 2)
+    once, thrice = maker.make(scene, Random(0)), maker.make(scene, Random(0), rounds=3)
+    assert (thrice.tiles == once.tiles).all() and thrice.prefix == once.prefix
+    assert thrice.branches[: len(once.branches)] == once.branches and len(thrice.branches) > len(once.branches)
+    assert len({branch.ids for branch in thrice.branches}) == len(thrice.branches)
+
+
+def test_batches_side_by_side_give_the_same_gradients(maker: SampleMaker) -> None:
+    recipe = tiny_recipe(tiles_per_step=20)
+    batches = Mixture(recipe, maker).batches(0)
+    assert len(batches) > 2
+    model = SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer), "eager")
+    probes = Probes(32)
+    found = []
+    for lanes in (1, 2):
+        with side_by_side_lanes(lanes) as side_by_side:
+            loss = backward(model, probes, batches, 0.3, "cpu", side_by_side)
+        found.append((loss, [parameter.grad for parameter in model.parameters()]))
+        model.zero_grad(), probes.zero_grad()
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for one, two in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    first = train(tiny_recipe(steps=1), tmp_path / "first", workers=0)
+    recipe = tiny_recipe(start=str(first))
+    given = SmolVLMForConditionalGeneration.from_pretrained(first, dtype="float32").state_dict()
+    tokenizer = make_processor(recipe, vocabulary_directory(recipe)).tokenizer
+    assert all(torch.equal(value, given[key]) for key, value in start_model(recipe, tokenizer).state_dict().items())
+    with pytest.raises(ConfigError, match="another geometry"):
+        start_model(tiny_recipe(start="nano"), tokenizer)
 
 
 def test_probes_tell_nothing_from_something() -> None:
@@ -197,6 +251,8 @@ def test_every_shipped_recipe_is_valid_and_makes_a_step(path: Path) -> None:
         ("[[stages]]\nuntil = 1.0\nskills = { juggle = 1.0 }", "'juggle' is unknown"),
         ("[[stages]]\nuntil = 1.0\nskill = { scene = 1.0 }", "unknown stage key 'skill'"),
         ("[[stages]]\nuntil = 1.0\nskills = { scene = 1.0 }\neven_answers = 2.0", "even_answers=2.0"),
+        ("[[stages]]\nuntil = 1.0\nskills = { scene = 1.0 }\nrounds = 0", "rounds=0"),
+        ("[[stages]]\nuntil = 1.0\nskills = { scene = 1.0 }\nemphasis = { where = -1 }", "'where' is -1"),
         ('name="x"\nsteps=3\nvocabulary="nano"\n[model]\n[[stages]]\nuntil=0.5\nskills={scene=1.0}', "last be 1.0"),
     ],
 )

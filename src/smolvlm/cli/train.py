@@ -1,4 +1,4 @@
-"""Train a model from nothing by a recipe; the same command goes on with a run that was stopped.
+"""Train a model by a recipe, from nothing or from a checkpoint; the same command goes on with a run that was stopped.
 
 examples:
   smolvlm train recipes/nano.toml --output runs/nano
@@ -25,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--minutes", metavar="N", type=number, help="stop after this time; run again to go on")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default), cuda, mps")
     parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that draw (default: 1)")
+    parser.add_argument("--lanes", metavar="N", type=int, default=1, help="batches at a time on a CPU (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     with bar or nullcontext():
         checkpoint = train(
             recipe, options.output, device=options.device, minutes=options.minutes, workers=options.workers,
-            report=bar.show if bar else None,
+            lanes=options.lanes, report=bar.show if bar else None,
         )  # fmt: skip
     print(checkpoint)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from .ask import ask
@@ -44,8 +45,9 @@ def draw_chart(rng: Random, level: float) -> Scene:
             canvas.centred(middle, top - 1 - CAP_HEIGHT * 13 / 2 if value < 10 else top - 6, str(value), 13, INK)
     canvas.box(LEFT - 0.5, TOP - 4, LEFT + 0.5, BOTTOM + 0.5, INK)
     canvas.box(LEFT - 0.5, BOTTOM - 0.5, RIGHT, BOTTOM + 0.5, INK)
-    turns = _turns(rng, labels, values, colours)
-    return Scene("chart", (canvas.finish(),), turns=turns, marks=tuple(canvas.marks), detail="low")
+    more = partial(_turns, labels=labels, values=values, colours=colours)
+    turns = more(rng)
+    return Scene("chart", (canvas.finish(),), None, turns, tuple(canvas.marks), "low", more)
 
 
 def _labels(rng: Random, count: int) -> list[str]:

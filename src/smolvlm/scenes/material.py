@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Literal
 
 from PIL import Image
@@ -43,7 +45,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawn material with exact answers. detail: how the pictures are meant to be cut ("low": one tile each)."""
+    """Drawn material with exact answers.
+
+    detail: how the pictures are meant to be cut ("low": one tile each). ask_more: draws other questions on the same
+    pictures, where there are more than `turns` holds.
+    """
 
     skill: str
     pictures: tuple[Image.Image, ...] = ()
@@ -51,3 +57,4 @@ class Scene:
     turns: tuple[Turn, ...] = ()
     marks: tuple[Mark, ...] = field(default=(), repr=False)
     detail: Literal["low", "auto"] = "auto"
+    ask_more: Callable[[Random], tuple[Turn, ...]] | None = field(default=None, repr=False, compare=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from .ask import ask
@@ -36,9 +37,10 @@ def draw_pair(rng: Random, level: float, held_out: bool) -> Scene:
             canvas.thing(thing)
         pictures.append(canvas.finish())
         marks += canvas.marks
-    turns += _turns(rng, one, two, held_out)
+    more = partial(_turns, one=one, two=two, held_out=held_out)
+    turns += more(rng)
     rng.shuffle(turns)
-    return Scene("pair", tuple(pictures), turns=tuple(turns[:7]), marks=tuple(marks), detail="low")
+    return Scene("pair", tuple(pictures), None, tuple(turns[:7]), tuple(marks), "low", more)
 
 
 def change(rng: Random, things: list[Thing], held_out: bool) -> tuple[list[Thing], str]:
@@ -78,7 +80,7 @@ def _ordered(things: list[Thing]) -> list[Thing]:
     return sorted(things, key=lambda thing: thing.place)
 
 
-def _turns(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> list[Turn]:
+def _turns(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> tuple[Turn, ...]:
     turns = [_which_has(rng, one, two, held_out) for _ in range(rng.randint(2, 3))]
     turns = list({turn.question.lower(): turn for turn in turns}.values())
     more = 0 if len(one) > len(two) else 1
@@ -100,7 +102,7 @@ def _turns(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> l
     if rng.random() < 0.5:
         index = rng.randrange(2)
         turns.append(Turn(ask(rng, "describe_one", which=WHICH[index]), describe((one, two)[index]), "describe_one"))
-    return turns
+    return tuple(turns)
 
 
 def _which_has(rng: Random, one: list[Thing], two: list[Thing], held_out: bool) -> Turn:

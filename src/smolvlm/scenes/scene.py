@@ -6,6 +6,7 @@ Each asker returns None when the picture has no question of its sort with one ri
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from .ask import ask
@@ -43,8 +44,9 @@ def draw_scene(rng: Random, level: float, held_out: bool) -> Scene:
     canvas = Canvas(rng, SIDE)
     for thing in things:
         canvas.thing(thing)
-    turns = turns_about(rng, things, held_out)
-    return Scene("scene", (canvas.finish(),), turns=turns, marks=tuple(canvas.marks), detail="low")
+    more = partial(turns_about, things=things, held_out=held_out)
+    turns = more(rng)
+    return Scene("scene", (canvas.finish(),), None, turns, tuple(canvas.marks), "low", more)
 
 
 def draw_new_things(rng: Random) -> Scene:

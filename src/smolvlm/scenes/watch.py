@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from .ask import ask
@@ -16,9 +17,10 @@ VERBS = {"moves": "move", "appears": "appear", "disappears": "disappear"}
 
 def draw_video(rng: Random, level: float, held_out: bool) -> Scene:
     plan = plan_clip(rng, level, held_out)
-    turns = turns_on(rng, plan, held_out)
+    more = partial(turns_on, plan=plan, held_out=held_out)
+    turns = more(rng)
     clip, marks = render_plan(plan)
-    return Scene("video", clip=clip, turns=turns, marks=marks, detail="low")
+    return Scene("video", (), clip, turns, marks, "low", more)
 
 
 def happening(plan: Plan) -> str:

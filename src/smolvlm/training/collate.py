@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -52,8 +53,13 @@ class Batch:
         return self.tiles.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def collate(samples: Sequence[Sample], pad_token_id: int, even_answers: float = 0.0) -> Batch:
-    """Join samples; the batch is as long as the longest of them. even_answers: see Stage."""
+def collate(
+    samples: Sequence[Sample],
+    pad_token_id: int,
+    even_answers: float = 0.0,
+    emphasis: Mapping[str, float] = MappingProxyType({}),
+) -> Batch:
+    """Join samples; the batch is as long as the longest of them. even_answers, emphasis: see Stage."""
     tokens = max(sample.length for sample in samples)
     ids = np.full((len(samples), tokens), pad_token_id, np.int64)
     positions = np.zeros((len(samples), tokens), np.int64)
@@ -80,6 +86,8 @@ def collate(samples: Sequence[Sample], pad_token_id: int, even_answers: float = 
             skill_kinds += [(sample.skill, kind) for kind in branch.kinds]
             assert turn == len(skill_kinds) - 1, "every turn has an answer"
             start = end
+    counts = torch.tensor([emphasis.get(kind, 1.0) for _, kind in skill_kinds])  # (turns,)
+    counts *= torch.bincount(torch.tensor(turn_of)).float() ** -even_answers
     return Batch(
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
@@ -89,6 +97,6 @@ def collate(samples: Sequence[Sample], pad_token_id: int, even_answers: float = 
         place=torch.tensor(place),
         target=torch.tensor(target),
         turn=torch.tensor(turn_of),
-        weight=torch.bincount(torch.tensor(turn_of))[turn_of].float() ** -even_answers,
+        weight=counts[turn_of],
         skill_kinds=skill_kinds,
     )

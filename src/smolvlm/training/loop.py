@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,18 +66,21 @@ def train(
     device: str = "cpu",
     minutes: float | None = None,
     workers: int = 1,
+    lanes: int = 1,
     report: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Run or go on with a recipe; returns the directory of the finished (or, after `minutes`, current) checkpoint.
 
     output gets state.pt (to resume from), metrics.jsonl (a line a step) and checkpoint/ (averaged weights).
+    workers: processes that draw. lanes: batches that go through the model side by side, the CPU's threads divided
+    among them: for small models faster than all threads on one batch, and steady beside other work.
     Raises ConfigError, and CheckpointError when output holds another run.
     """
     output.mkdir(parents=True, exist_ok=True)
     processor = make_processor(recipe, vocabulary_directory(recipe))
     maker = sample_maker(recipe, processor)
     torch.manual_seed(recipe.seed)
-    model = SmolVLMForConditionalGeneration(model_config(recipe, maker.tokenizer), "eager").to(device).train()
+    model = start_model(recipe, maker.tokenizer).to(device).train()
     probes = Probes(model.config.vision_config.hidden_size).to(device)
     optimisers, average = Optimisers(model, probes, recipe), Average(model, recipe.ema)
     start = 0
@@ -83,9 +89,9 @@ def train(
     _forget_metrics(output / "metrics.jsonl", start)
 
     began = last = time.monotonic()
-    with (output / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+    with (output / "metrics.jsonl").open("a", encoding="utf-8") as metrics, side_by_side_lanes(lanes) as side_by_side:
         for step, batches in enumerate(_steps(recipe, maker, start, workers), start=start):
-            loss = backward(model, probes, batches, recipe.probe(step), device)
+            loss = backward(model, probes, batches, recipe.probe(step), device, side_by_side)
             norm = optimisers.step(step)
             average.update(step)
 
@@ -115,16 +121,43 @@ def train(
 
 
 def backward(
-    model: SmolVLMForConditionalGeneration, probes: Probes, batches: list[Batch], probe_weight: float, device: str
+    model: SmolVLMForConditionalGeneration,
+    probes: Probes,
+    batches: list[Batch],
+    probe_weight: float,
+    device: str,
+    side_by_side: Callable[..., Iterable[Any]] = map,
 ) -> float:
-    """Add up the gradients of one step's batches. Returns its loss."""
+    """Add up the gradients of one step's batches, always in their order. Returns the step's loss."""
+    parameters = [*model.parameters(), *probes.parameters()]
     whole = sum(float(batch.weight.sum()) for batch in batches)
-    loss = 0.0
-    for batch in batches:
+
+    def work(batch: Batch) -> tuple[tuple[torch.Tensor | None, ...], float]:
         part = objective(model, probes, batch.to(device), whole, probe_weight)
-        part.backward()
-        loss += float(part.detach())
+        return torch.autograd.grad(part, parameters, allow_unused=True), float(part.detach())
+
+    loss = 0.0
+    for gradients, part in side_by_side(work, batches):
+        loss += part
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
     return loss
+
+
+@contextmanager
+def side_by_side_lanes(number: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A map() that works on `number` batches at a time, each on its share of the CPU's threads."""
+    if number <= 1:
+        yield map
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // number))  # taken over by the threads that the pool starts
+    try:
+        with ThreadPoolExecutor(number) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
 
 
 def objective(
@@ -188,10 +221,28 @@ def evaluate(
     return {name: round(sum(turns) / len(turns), 4) for name, turns in right.items()}
 
 
+def start_model(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMForConditionalGeneration:
+    """The recipe's geometry with random weights, or in float32 with those of the checkpoint it starts from."""
+    config = model_config(recipe, tokenizer)
+    if not recipe.start:
+        return SmolVLMForConditionalGeneration(config, "eager")
+    directory = directory_of(recipe.start)
+    model = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype="float32", attn_implementation="eager")
+    given = model.config.to_dict()
+    if any(given.get(key) != value for key, value in config.to_dict().items()):
+        raise ConfigError(f"start={recipe.start!r} in recipe {recipe.name!r}: {directory} is of another geometry.")
+    return model
+
+
+def directory_of(name: str) -> Path:
+    """A directory, or where the bundled one of that name is."""
+    bundled = Path(__file__).parents[1] / "assets" / name
+    return bundled if bundled.is_dir() else Path(name)
+
+
 def vocabulary_directory(recipe: Recipe) -> Path:
     """Where the tokenizer's files are: a directory, or the name of a bundled one (which needs no weights yet)."""
-    bundled = Path(__file__).parents[1] / "assets" / recipe.vocabulary
-    directory = bundled if bundled.is_dir() else Path(recipe.vocabulary)
+    directory = directory_of(recipe.vocabulary)
     if not (directory / "tokenizer.json").is_file():
         raise ConfigError(
             f"vocabulary={recipe.vocabulary!r} in recipe {recipe.name!r}: there is no {directory / 'tokenizer.json'}. "

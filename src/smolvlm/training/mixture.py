@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..scenes import draw
 from .collate import Batch, collate
-from .recipe import Recipe
+from .recipe import Recipe, Stage
 from .samples import Sample, SampleMaker
 
 SAMPLES_PER_STEP_LIMIT = 10_000  # room for the indices of one step, so that no scene is drawn twice
@@ -35,8 +35,7 @@ class Mixture(IterableDataset[list[Batch]]):
     def batches(self, step: int) -> list[Batch]:
         """All batches of one step, cut where tiles or tokens would be too many; alike lengths together."""
         samples = sorted(self.samples(step), key=lambda sample: (sample.length, len(sample.tiles)))
-        even = self.recipe.stage(step).even_answers
-        return list(group(samples, self.recipe, self.maker.tokenizer.pad_token_id, even))
+        return list(group(samples, self.recipe, self.maker.tokenizer.pad_token_id, self.recipe.stage(step)))
 
     def samples(self, step: int) -> list[Sample]:
         recipe, stage = self.recipe, self.recipe.stage(step)
@@ -50,21 +49,27 @@ class Mixture(IterableDataset[list[Batch]]):
                 skill, recipe.seed, step * SAMPLES_PER_STEP_LIMIT + len(samples),
                 level=stage.levels.get(skill, 1.0),
             )  # fmt: skip
-            sample = self.maker.make(scene, rng, linear_share=recipe.linear_chats, split_share=recipe.split_pictures)
+            sample = self.maker.make(
+                scene, rng, linear_share=recipe.linear_chats, split_share=recipe.split_pictures, rounds=stage.rounds
+            )
             samples.append(sample)
             tiles += max(1, len(sample.tiles))  # text counts as a tile, or a step could last for ever
         return samples
 
 
-def group(samples: list[Sample], recipe: Recipe, pad_token_id: int, even_answers: float = 0.0) -> Iterator[Batch]:
-    """Cut a sorted list into batches within tiles_per_batch and tokens_per_batch (at least one sample each)."""
+def group(samples: list[Sample], recipe: Recipe, pad_token_id: int, stage: Stage | None = None) -> Iterator[Batch]:
+    """Cut a sorted list into batches within tiles_per_batch and tokens_per_batch (at least one sample each).
+
+    stage: how answers are weighted; without one, all tokens count the same.
+    """
+    weighting = (stage.even_answers, stage.emphasis) if stage else ()
     members: list[Sample] = []
     for sample in samples:
         tiles = sum(len(member.tiles) for member in members) + len(sample.tiles)
         tokens = max([member.length for member in members] + [sample.length]) * (len(members) + 1)
         if members and (tiles > recipe.tiles_per_batch or tokens > recipe.tokens_per_batch):
-            yield collate(members, pad_token_id, even_answers)
+            yield collate(members, pad_token_id, *weighting)
             members = []
         members.append(sample)
     if members:
-        yield collate(members, pad_token_id, even_answers)
+        yield collate(members, pad_token_id, *weighting)

@@ -18,16 +18,27 @@ class Stage:
 
     skills: skill -> weight in samples. levels: skill -> how hard, 0 to 1; skills not named are at level 1.
     even_answers: 0 counts every token of the answers the same, 1 every answer, however long; 0.5 is in between.
+    emphasis: kind of question -> how many times as much it counts in the loss; kinds not named count once.
+    rounds: how often questions are drawn for each picture; more of them make more of the work spent on the picture.
     """
 
     until: float
     skills: dict[str, float]
     levels: dict[str, float] = field(default_factory=dict)
     even_answers: float = 0.0
+    emphasis: dict[str, float] = field(default_factory=dict)
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.even_answers <= 1:
             raise ConfigError(f"stage until {self.until}: even_answers={self.even_answers} must be from 0 to 1.")
+        if self.rounds < 1:
+            raise ConfigError(f"stage until {self.until}: rounds={self.rounds} must be at least 1.")
+        for kind, weight in self.emphasis.items():
+            if weight < 0:
+                raise ConfigError(
+                    f"stage until {self.until}: emphasis of {kind!r} is {weight}; it must not be negative."
+                )
         for name in (*self.skills, *self.levels):
             if name not in SKILLS:
                 raise ConfigError(f"stage: skill {name!r} is unknown; there are {', '.join(SKILLS)}.")
@@ -39,6 +50,7 @@ class Stage:
 class Recipe:
     """All settings of a run. Sizes count tiles, because the vision tower is most of the work.
 
+    start: a checkpoint directory, or the name of a bundled one, whose weights the run starts from; "" is from nothing.
     tiles_per_step: one optimiser step sees samples of about this many tiles. tiles_per_batch, tokens_per_batch: the
     most that goes through the model at once. warmup, decay: shares of all steps (warm-up, stable, linear decay to 0).
     learning_rate: for AdamW; matrix_learning_rate: for Muon, which takes the hidden matrices. probe_weight: loss weight
@@ -53,6 +65,7 @@ class Recipe:
     vocabulary: str
     model: dict[str, Any]
     stages: tuple[Stage, ...]
+    start: str = ""
     seed: int = 0
     tiles_per_step: int = 64
     tiles_per_batch: int = 16

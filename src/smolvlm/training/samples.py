@@ -69,12 +69,23 @@ class SampleMaker:
         self.patches_per_side = patches_per_side
         self.tokens = TileTokens()
 
-    def make(self, scene: Scene, rng: Random, *, linear_share: float = 0.0, split_share: float = 0.0) -> Sample:
-        """rng decides which scenes become one linear chat, and which single pictures are blown up and cut."""
+    def make(
+        self,
+        scene: Scene,
+        rng: Random,
+        *,
+        linear_share: float = 0.0,
+        split_share: float = 0.0,
+        rounds: int = 1,
+    ) -> Sample:
+        """rng decides which scenes become one linear chat, and which single pictures are blown up and cut.
+
+        rounds: how often questions are drawn for each picture; a linear chat has those of the first round only.
+        """
         linear, split = rng.random() < linear_share, rng.random() < split_share
         detail: Detail = "high" if split and len(scene.pictures) == 1 else scene.detail
         media, tiles, views = self._media(scene, "low" if scene.clip else detail)
-        groups = [scene.turns] if linear else [(turn,) for turn in scene.turns]
+        groups = [scene.turns] if linear else [(turn,) for turn in _all_turns(scene, rng, rounds)]
         prefix: tuple[int, ...] = ()
         branches = []
         for turns in groups:
@@ -131,6 +142,17 @@ class SampleMaker:
                     if value >= 0:
                         labels[number, y0:y1, x0:x1, plane] = value
         return labels.reshape(len(views), side * side, 3)
+
+
+def _all_turns(scene: Scene, rng: Random, rounds: int) -> list[Turn]:
+    """The scene's questions and those of further rounds; a whole sentence is asked for once."""
+    turns = list(scene.turns)
+    for _ in range(rounds - 1):
+        asked = {turn.question.lower() for turn in turns}
+        told = {turn.answer for turn in turns if turn.answer.endswith(".")}
+        more = scene.ask_more(rng) if scene.ask_more else ()
+        turns += [turn for turn in more if turn.question.lower() not in asked and turn.answer not in told]
+    return turns
 
 
 def _pieces(text: str, end: str) -> list[tuple[str, bool]]:
