@@ -3,6 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 ASK = .venv/bin/smolvlm ask
 DEMO = src/smolvlm/assets/demo
+KERNELS = hatch_build.py $(wildcard src/smolvlm/runtimes/kernels/*.c src/smolvlm/runtimes/kernels/*.h)
 
 .PHONY: demo test lint types bench
 
@@ -26,10 +27,10 @@ bench: .venv/installed-dev
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smolvlm needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/installed: pyproject.toml constraints.txt $(KERNELS) | .venv/bin/python
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
 
-.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+.venv/installed-dev: pyproject.toml constraints.txt $(KERNELS) | .venv/bin/python
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	touch $@ .venv/installed

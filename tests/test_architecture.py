@@ -36,8 +36,11 @@ ROOMS: dict[str, set[str]] = {
     "scenes": {"errors", "types"},
     "processing": {"errors", "config", "types", "hub", "media"},
     "model": {"errors", "config", "types", "hub", "checkpoint"},
-    "generation": {"errors", "config", "types"},
-    "vlm": {"errors", "config", "types", "hub", "checkpoint", "media", "processing", "model", "generation"},
+    "runtimes": {"errors", "config", "types", "hub", "checkpoint"},
+    "generation": {"errors", "config", "types", "runtimes"},
+    "vlm": {
+        "errors", "config", "types", "hub", "checkpoint", "media", "processing", "model", "runtimes", "generation",
+    },
     "hf": {"errors", "config", "types", "hub", "checkpoint", "media", "processing", "model", "generation", "vlm"},
     "training": {
         "errors", "config", "types", "hub", "checkpoint", "media", "scenes", "processing", "model",

@@ -42,7 +42,14 @@ def add_model_options(parser: Parser) -> None:
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
     group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, mps; default: the best that is here")
-    group.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16; default: the fastest that is safe")
+    group.add_argument(
+        "--dtype",
+        metavar="NAME",
+        help="float32, bfloat16, float16; native: int8, int4, too; default: what is fast and safe",
+    )
+    group.add_argument(
+        "--runtime", choices=("torch", "native"), default="torch", help="native: the CPU kernels (default: torch)"
+    )
     group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
 
 

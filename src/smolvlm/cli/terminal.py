@@ -64,6 +64,7 @@ def load_model(options: argparse.Namespace) -> VLM:
             revision=options.revision,
             local_files_only=True,
             progress=progress,
+            runtime=options.runtime,
         )
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import KVCache, SmolVLMForConditionalGeneration
+    from ..runtimes.native import NativeMotor
 
 Spelling = tuple[int, ...]
 # Endings read at once on copies of the prompt's cache: more save little time and cost memory.
@@ -42,6 +45,35 @@ def score_choices(
             rows = spellings[start : start + ROWS_AT_ONCE]
             likelihoods |= zip(rows, _score_whole(model, output.past_key_values, first, rows), strict=True)
         return [_log_sum([likelihoods[spelling] for spelling in choice]) for choice in choices]
+
+
+def score_on_motor(
+    motor: NativeMotor, prompt_ids: np.ndarray, pictures: np.ndarray | None, choices: Sequence[Sequence[Spelling]]
+) -> list[float]:
+    """score_choices for a motor. pictures: (image tokens of the prompt, hidden)."""
+    from ..runtimes.native import Span
+
+    spellings = [spelling for choice in choices for spelling in choice]
+    slot = motor.open(len(prompt_ids) + max(map(len, spellings)))
+    first = _log_softmax(motor.forward([Span(slot, prompt_ids, pictures)], [len(prompt_ids) - 1]))[0]
+    if begin_differently(choices):
+        starts = [sorted({spelling[0] for spelling in spellings}) for spellings in choices]
+        return [float(np.logaddexp.reduce(first[ids])) for ids in starts]
+    likelihoods = {}
+    for spelling in spellings:
+        score = first[spelling[0]]
+        if len(spelling) > 1:
+            later = _log_softmax(motor.forward([Span(slot, np.array(spelling[:-1]))], range(len(spelling) - 1)))
+            slot.length = len(prompt_ids)
+            score += later[np.arange(len(later)), list(spelling[1:])].sum()
+        likelihoods[spelling] = score
+    return [float(np.logaddexp.reduce([likelihoods[spelling] for spelling in choice])) for choice in choices]
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(rows, vocabulary) float64."""
+    logits = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def begin_differently(choices: Sequence[Sequence[Spelling]]) -> bool:

@@ -6,6 +6,7 @@ Cutting text is processing/text_stream.py's, choosing tokens generation's.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from ..errors import InputError
@@ -34,7 +35,7 @@ class Writer:
         self._cost = (prompt_tokens, image_tokens, frames)
         self._token_ids: list[int] = []
         self._first_token_s = 0.0
-        self._pieces: list[str] = []
+        self._pieces: deque[str] = deque()  # another thread may add to it
         self.answer: Answer | None = None
 
     def take(self, token_id: int) -> bool:
@@ -62,9 +63,10 @@ class Writer:
 
     def drain(self) -> str:
         """The text that came since the last call."""
-        piece = "".join(self._pieces)
-        self._pieces.clear()
-        return piece
+        pieces = []
+        while self._pieces:
+            pieces.append(self._pieces.popleft())
+        return "".join(pieces)
 
 
 class AnswerStream:

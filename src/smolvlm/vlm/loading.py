@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Unpack
 from .. import hub
 from ..checkpoint import read_index, read_json
 from ..config import SmolVLMConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..processing.processor import SmolVLMProcessor
 from ..types import TokenReport
+from .drivers import NativeDriver, TorchDriver
 from .requests import MediaOptions, read_request
 from .vlm import VLM, count_tokens
 
 if TYPE_CHECKING:
     import torch
 
+RUNTIMES = ("torch", "native")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
 SMALL_BYTES = 100 * 2**20
 
@@ -32,6 +34,7 @@ def load(
     local_files_only: bool = False,
     token: str | bool | None = None,
     progress: Callable[[int, int], None] | None = None,
+    runtime: str = "torch",
 ) -> VLM:
     """A model that answers questions about pictures and videos.
 
@@ -40,9 +43,16 @@ def load(
     dtype: "float32", "bfloat16", "float16" or "auto" (as saved); None is `default_dtype`. attn_implementation:
     "sdpa" (default), "eager", "flash_attention_2". revision, token, local_files_only: for the hub.
     progress: called with (bytes done, bytes in all) while weights are read.
+    runtime: "torch", or "native" for the CPU kernels, which need less time and memory and no import of torch; their
+    dtypes are "float32", "bfloat16", "int8", "int8-vision" (8-bit activations in the vision tower, too) and "int4".
     Raises ModelNotFoundError, CheckpointError, ConfigError.
     """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime={runtime!r} is not known; use one of {', '.join(RUNTIMES)}.")
     directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
+    name = str(model or hub.BUNDLED)
+    if runtime == "native":
+        return _load_native(directory, name, device, dtype, attn_implementation, progress)
     device = str(device or best_device())
     if dtype is None:
         stored = sum(entry.num_bytes for entry in read_index(directory).values())
@@ -53,7 +63,31 @@ def load(
         directory, dtype=dtype, device_map=device, attn_implementation=attn_implementation, progress=progress
     )
     processor = SmolVLMProcessor.from_pretrained(directory)
-    return VLM(network, processor, name=str(model or hub.BUNDLED), end_ids=_end_ids(directory, processor))
+    ends = _end_ids(directory, processor)
+    return VLM(TorchDriver(network, processor, frozenset(ends)), processor, name=name, end_ids=ends)
+
+
+def _load_native(
+    directory: Path,
+    name: str,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    attn_implementation: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> VLM:
+    from ..runtimes.native import NativeMotor
+
+    if str(device or "cpu") != "cpu":
+        raise ConfigError(f"The native runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'.")
+    if attn_implementation is not None:
+        raise ConfigError("attn_implementation is the torch runtime's: the native one has a single attention.")
+    if dtype is None:
+        stored = sum(entry.num_bytes for entry in read_index(directory).values())
+        dtype = "float32" if stored <= SMALL_BYTES else "bfloat16"
+    motor = NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
+    processor = SmolVLMProcessor.from_pretrained(directory)
+    ends = _end_ids(directory, processor)
+    return VLM(NativeDriver(motor, frozenset(ends)), processor, name=name, end_ids=ends)
 
 
 def preview(

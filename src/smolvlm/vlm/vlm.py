@@ -1,26 +1,24 @@
-"""VLM: questions in, answers out. It joins processor, model and generation, and holds the only lock around the model.
+"""VLM: questions in, answers out. It joins the processor and a driver of the model.
 
-Reading what callers pass is requests.py's, text coming out answers.py's, making a VLM loading.py's.
+Reading what callers pass is requests.py's, text coming out answers.py's, running the model drivers.py's, making a VLM
+loading.py's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Unpack, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from ..errors import InputError
-from ..generation.scoring import score_choices
 from ..processing.processor import SmolVLMProcessor
-from ..types import Answer, Decision, Features, FramesSeen, Inputs, SamplingParams, TokenReport
+from ..types import Answer, Decision, Features, TokenReport
 from .answers import AnswerStream, Writer
 from .chat import Chat
+from .drivers import Driver, Prepared, TorchDriver
 from .requests import (
     AskOptions,
     AskRequest,
@@ -34,59 +32,58 @@ from .requests import (
 from .spelling import spell
 
 if TYPE_CHECKING:
-    import torch
-
     from ..model import SmolVLMForConditionalGeneration
-
-SAMPLED = 64  # values of each tensor that go into a fingerprint
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A request as the model takes it. features: (tiles, image tokens, hidden), None without pictures."""
-
-    input_ids: np.ndarray
-    features: torch.Tensor | None
-    image_tokens: int
-    frames: tuple[FramesSeen, ...]
-    params: SamplingParams
 
 
 class VLM:
     """A loaded model. Safe to use from several threads: their answers take turns, token by token.
 
-    name, device, dtype, context (tokens it holds) say what it is; model and processor are its parts.
+    name, runtime, device, dtype, context (tokens it holds) say what it is; model and processor are its parts.
     """
 
     def __init__(
         self,
-        model: SmolVLMForConditionalGeneration,
+        driver: Driver,
         processor: SmolVLMProcessor,
         *,
         name: str,
         end_ids: Sequence[int],
     ) -> None:
         """end_ids: token ids that end an answer; the first is the one that the model itself writes."""
-        self.model = model
+        self._driver = driver
         self.processor = processor
         self.name = name
         self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
-        self._lock = threading.Lock()
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
+    def runtime(self) -> str:
+        """ "torch" or "native"."""
+        return "torch" if isinstance(self._driver, TorchDriver) else "native"
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
+    def model(self) -> SmolVLMForConditionalGeneration:
+        """The PyTorch module. Raises InputError when another runtime answers."""
+        if not isinstance(self._driver, TorchDriver):
+            raise InputError("The native runtime has no PyTorch module: load with runtime='torch' to get one.")
+        return self._driver.model
+
+    @property
+    def device(self) -> Any:
+        """A torch.device; "cpu" in the native runtime."""
+        return self._driver.device
+
+    @property
+    def dtype(self) -> Any:
+        """A torch.dtype; in the native runtime the name of its weights' format."""
+        return self._driver.dtype
 
     @property
     def context(self) -> int:
-        return self.model.config.text_config.max_position_embeddings
+        return self._driver.context
 
     def __repr__(self) -> str:
-        return f"VLM({self.name!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r}, context={self.context})"
+        where = f"runtime={self.runtime!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r}"
+        return f"VLM({self.name!r}, {where}, context={self.context})"
 
     # ---- asking ----
 
@@ -106,7 +103,7 @@ class VLM:
         started = time.perf_counter()
         prepared = self._prepare(read_request("stream", question, options, AskOptions))
         writer = self._writer(prepared, started)
-        return AnswerStream(writer, self._write([prepared], [writer]))
+        return AnswerStream(writer, self._driver.write([prepared], [writer]))
 
     def ask_batch(self, requests: Sequence[AskRequest], *, batch_size: int = 8) -> list[Answer]:
         """Answer many requests, `batch_size` at a time. Each is a dictionary of the arguments of `ask`.
@@ -142,9 +139,7 @@ class VLM:
         """
         spellings = spell(choices, self.processor.tokenizer.encode, end_id=self._end_id)
         prepared = self._prepare(read_request("decide", question, options, MediaOptions))
-
-        with self._lock:
-            scores = np.array(score_choices(self.model, self._batch([prepared]), spellings), dtype=np.float64)
+        scores = np.array(self._driver.score(prepared, spellings), dtype=np.float64)
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
         return Decision(
@@ -167,7 +162,7 @@ class VLM:
         inputs = self.processor.prepare(request.messages, **request.look, context=self.context)
         assert inputs.pixel_values is not None, "pictures have pixels"
         return Features(
-            values=self._encode(inputs.pixel_values),
+            values=self._driver.encode(inputs.pixel_values),
             tile_rows_cols=inputs.tile_rows_cols,
             fingerprint=self.fingerprint(),
             frames=inputs.frames,
@@ -180,29 +175,23 @@ class VLM:
         return count_tokens(self.processor, read_request("tokens", question, options, MediaOptions), self.context)
 
     def fingerprint(self) -> str:
-        """A short name of the weights that look at pictures, and of their dtype: a sample of every tensor is hashed."""
-        model = self.model.model
-        digest = blake2b(str(self.dtype).encode(), digest_size=8)
-        for part in (model.vision_model, model.connector):
-            for name, tensor in part.state_dict().items():
-                sample = tensor.flatten()[:: max(1, tensor.numel() // SAMPLED)][:SAMPLED].float().cpu().numpy()
-                digest.update(name.encode() + sample.tobytes())
-        return digest.hexdigest()
+        """A short name of the weights that look at pictures, and of their dtype."""
+        return self._driver.fingerprint()
 
     # ---- the way to the model ----
 
-    def _prepare(self, request: Request) -> _Prepared:
+    def _prepare(self, request: Request) -> Prepared:
         inputs = self.processor.prepare(
             request.messages, **request.look, features=request.features, context=self.context
         )
         features = self._joined(request.features)
         if inputs.pixel_values is not None:
-            features = self._encode(inputs.pixel_values)
+            features = self._driver.encode(inputs.pixel_values)
         room = self.context - len(inputs.input_ids)
         params = request.params
         if params.max_new_tokens > room:
             params = dataclasses.replace(params, max_new_tokens=room)
-        return _Prepared(
+        return Prepared(
             input_ids=inputs.input_ids,
             features=features,
             image_tokens=0 if features is None else features.shape[0] * features.shape[1],
@@ -210,18 +199,8 @@ class VLM:
             params=params,
         )
 
-    def _encode(self, pixel_values: np.ndarray) -> torch.Tensor:
-        """(tiles, 3, side, side) -> (tiles, image tokens, hidden)."""
-        import torch
-
-        pixels = torch.from_numpy(pixel_values)[None].to(self.device)
-        with self._lock, torch.inference_mode():
-            return self.model.model.get_image_features(pixels)
-
-    def _joined(self, features: Sequence[Features]) -> torch.Tensor | None:
-        """Features of earlier calls as one tensor. Raises InputError when they were made with other weights."""
-        import torch
-
+    def _joined(self, features: Sequence[Features]) -> Any:
+        """Features of earlier calls as one array. Raises InputError when they were made with other weights."""
         if not features:
             return None
         own = self.fingerprint()
@@ -231,20 +210,9 @@ class VLM:
                     f"These features were made with other weights or another dtype ({one.fingerprint}) than this "
                     f"model's ({own}): encode the pictures again with this model."
                 )
-        return torch.cat([cast("torch.Tensor", one.values).to(self.device) for one in features])
+        return self._driver.join([one.values for one in features])
 
-    def _batch(self, prepared: Sequence[_Prepared]) -> dict[str, torch.Tensor]:
-        """Requests -> one left-padded batch; each row's pictures are encoded already, one row after another."""
-        import torch
-
-        rows = [Inputs(input_ids=one.input_ids, pixel_values=None) for one in prepared]
-        batch = {name: torch.from_numpy(array).to(self.device) for name, array in self.processor.collate(rows).items()}
-        features = [one.features for one in prepared if one.features is not None]
-        if features:
-            batch["image_hidden_states"] = torch.cat(features)
-        return batch
-
-    def _writer(self, prepared: _Prepared, started: float) -> Writer:
+    def _writer(self, prepared: Prepared, started: float) -> Writer:
         return Writer(
             self.processor.tokenizer.token_bytes,
             prepared.params.stop,
@@ -255,30 +223,9 @@ class VLM:
             frames=prepared.frames,
         )
 
-    def _write(self, prepared: Sequence[_Prepared], writers: Sequence[Writer]) -> Iterator[None]:
-        """Let the writers write; yields after every step. The lock is held during a step, never between two."""
-        from ..generation.generate import iter_steps
-
-        steps = iter_steps(
-            self.model,
-            self._batch(prepared),
-            [one.params for one in prepared],
-            eos_token_ids=self._end_ids,
-            stop_check=lambda row, token_id: writers[row].take(token_id),
-        )
-        while True:
-            with self._lock:
-                step = next(steps, None)
-            if step is None:
-                return
-            for token in step:
-                if token.finish_reason is not None:
-                    writers[token.row].finish(token.finish_reason)
-            yield
-
-    def _finish(self, prepared: Sequence[_Prepared], started: float) -> list[Answer]:
+    def _finish(self, prepared: Sequence[Prepared], started: float) -> list[Answer]:
         writers = [self._writer(one, started) for one in prepared]
-        for _ in self._write(prepared, writers):
+        for _ in self._driver.write(prepared, writers):
             pass
         answers = [writer.answer for writer in writers]
         return [answer for answer in answers if answer is not None]

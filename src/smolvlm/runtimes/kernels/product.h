@@ -1,0 +1,318 @@
+/* y = W x + bias, for every format of weights and of inputs, with what follows it. */
+#ifndef PRODUCT_H
+#define PRODUCT_H
+#include "kernels.h"
+#include "vector.h"
+
+/* ---- inputs of a product ---- */
+
+/* Rows as the weights want them. F32, BF16: units. INT8: units, a scale and the sum of the values for each row.
+   SPLIT (few rows, whole-number weights): a value is scale * (256 * high + low), with a scale for every GROUP. */
+enum { SPLIT = 4, FEW = 12 };
+
+typedef struct {
+    int kind, rows, inputs;
+    const void *units;   /* SPLIT: the high halves; the low ones follow, rows * inputs bytes further */
+    const float *scale;  /* INT8: [rows]; SPLIT: [rows][groups] */
+    const int32_t *sum;  /* of the values as whole numbers; INT8: [rows]; SPLIT: [rows][groups] */
+} rows_t;
+
+ALWAYS int whole_number_weights(const linear_t *w) { return w->format == INT8 || w->format == INT4; }
+
+/* Which kind of rows these weights take, and what the operator before them should write: F32 or BF16. */
+static int kind_for(const linear_t *w, int rows) {
+    if (w->format == F32) return F32;
+    if (w->format == INT8 && w->int8_inputs) return INT8;
+    return whole_number_weights(w) && rows <= FEW ? SPLIT : BF16;
+}
+static int written_as(const linear_t *w, int rows) {
+    int kind = kind_for(w, rows);
+    return kind == F32 || kind == SPLIT ? F32 : BF16;
+}
+
+static void split_row(const float *x, int inputs, int8_t *high, int8_t *low, float *scale, int32_t *sum) {
+    for (int g = 0; g < inputs / GROUP; g++, x += GROUP, high += GROUP, low += GROUP) {
+        float most = 0;
+        for (int i = 0; i < GROUP; i++) most = MAX(most, fabsf(x[i]));
+        scale[g] = most / 32512.0f;
+        float inverse = most > 0 ? 32512.0f / most : 0;
+        int32_t total = 0;
+        for (int i = 0; i < GROUP; i++) {
+            int32_t q = (int32_t)lrintf(x[i] * inverse), h = (q + 128) >> 8;
+            high[i] = (int8_t)h;
+            low[i] = (int8_t)(q - 256 * h);
+            total += q;
+        }
+        sum[g] = total;
+    }
+}
+
+static void int8_row(const uint16_t *x, int inputs, int8_t *q, float *scale, int32_t *sum) {
+    float most = 0;
+    for (int i = 0; i < inputs; i++) most = MAX(most, fabsf(widen(x[i])));
+    *scale = most / 127.0f;
+    float inverse = most > 0 ? 127.0f / most : 0;
+    int32_t total = 0;
+    for (int i = 0; i < inputs; i++) {
+        int32_t value = (int32_t)lrintf(widen(x[i]) * inverse);
+        q[i] = (int8_t)value;
+        total += value;
+    }
+    *sum = total;
+}
+
+typedef struct {
+    const void *x; /* F32 or BF16, by kind */
+    rows_t to;
+} convert_t;
+
+static void convert_task(void *job, int row, int worker) {
+    convert_t *c = job;
+    (void)worker;
+    long n = c->to.inputs, groups = n / GROUP;
+    int8_t *units = (int8_t *)c->to.units;
+    if (c->to.kind == SPLIT)
+        split_row((const float *)c->x + row * n, n, units + row * n, units + (c->to.rows + row) * n,
+                  (float *)c->to.scale + row * groups, (int32_t *)c->to.sum + row * groups);
+    else
+        int8_row((const uint16_t *)c->x + row * n, n, units + row * n, (float *)c->to.scale + row, (int32_t *)c->to.sum + row);
+}
+
+enum { S_UNITS, S_SCALES, S_SUMS, S_A, S_B, S_QKV, S_X, S_CACHE, S_TURN, S_TASKS, W_PANEL = 0, W_SCORES, W_WEIGHTS };
+
+/* x: rows of F32 or BF16, as written_as says. */
+static rows_t rows_for(pool_t *pool, const linear_t *w, int rows, const void *x) {
+    rows_t to = {kind_for(w, rows), rows, w->inputs, x, NULL, NULL};
+    if (to.kind == F32 || to.kind == BF16) return to;
+    long n = w->inputs, scales = to.kind == SPLIT ? n / GROUP : 1;
+    to.units = pool_scratch(pool, -1, S_UNITS, (size_t)rows * n * 2);
+    to.scale = pool_scratch(pool, -1, S_SCALES, (size_t)rows * scales * 4);
+    to.sum = pool_scratch(pool, -1, S_SUMS, (size_t)rows * scales * 4);
+    convert_t job = {x, to};
+    pool_run(pool, rows, convert_task, &job);
+    return to;
+}
+
+/* ---- products ---- */
+
+enum activation { PLAIN, GELU, GATED };
+enum output { TO_F32 = F32, TO_BF16 = BF16, ADD_TO_F32 };
+
+typedef struct {
+    const linear_t *w;
+    rows_t x;
+    int activation, output;
+    void *y; /* rows of `outputs`, GATED: half as many */
+    int panels, block, panels_a_task;
+    pool_t *pool;
+} product_t;
+
+/* out: rows of a panel's 64 sums. Bias, activation, and where it goes. */
+static void finish(const product_t *p, int row, int rows, int panel, float out[R][PANEL]) {
+    const linear_t *w = p->w;
+    int per_panel = p->activation == GATED ? PANEL / 2 : PANEL;
+    long width = p->activation == GATED ? w->outputs / 2 : w->outputs;
+    long first = (long)panel * per_panel, left = MIN(per_panel, width - first);
+    for (int i = 0; i < rows; i++) {
+        float *v = out[i];
+        if (w->bias)
+            for (int j = 0; j < PANEL; j += W) store(v + j, load(v + j) + load(w->bias + (long)panel * PANEL + j));
+        if (p->activation == GELU)
+            for (int j = 0; j < PANEL; j += W) store(v + j, gelu_tanh(load(v + j)));
+        if (p->activation == GATED)
+            for (int j = 0; j < PANEL / 2; j += W) store(v + j, silu(load(v + j)) * load(v + PANEL / 2 + j));
+        long at = (row + i) * width + first;
+        if (p->output == TO_BF16) {
+            uint16_t *y = (uint16_t *)p->y + at;
+            long j = 0;
+            for (; j + W <= left; j += W) store_bf16(y + j, load(v + j));
+            for (; j < left; j++) y[j] = narrow(v[j]);
+        } else {
+            float *y = (float *)p->y + at;
+            long j = 0;
+            if (p->output == ADD_TO_F32)
+                for (; j < left; j++) y[j] += v[j];
+            else
+                memcpy(y, v, left * sizeof *y);
+        }
+    }
+}
+
+/* `rows` is a constant wherever these are inlined. */
+#define FOR_ROWS(n, CALL)                          \
+    switch (n) {                                   \
+        case 1: CALL(1); break;                    \
+        case 2: CALL(2); break;                    \
+        case 3: CALL(3); break;                    \
+        case 4: CALL(MIN(4, R)); break;            \
+        case 5: CALL(MIN(5, R)); break;            \
+        default: CALL(R);                          \
+    }
+
+static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, float out[R][PANEL]) {
+    for (int c = 0; c < PANEL; c += W * C) {
+        vf sum[R][C];
+#define F32_TILE(rows) tile_f32(rows, units, x, units, w + c, sum)
+#define BF16_TILE(rows) tile_bf16(rows, units, x, units, w + c, sum)
+        if (bf16) { FOR_ROWS(n, BF16_TILE) } else { FOR_ROWS(n, F32_TILE) }
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < C; j++) store(out[i] + c + j * W, sum[i][j]);
+    }
+}
+
+static void int8_tiles(int n, const product_t *p, int row, const uint32_t *w, int panel, float out[R][PANEL]) {
+    long units = p->x.inputs / 4;
+    const uint32_t *x = (const uint32_t *)p->x.units + row * units;
+    for (int c = 0; c < PANEL; c += W * C) {
+        vi sum[R][C];
+#define INT8_TILE(rows) tile_int8(rows, units, x, units, w + c, sum)
+        FOR_ROWS(n, INT8_TILE)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < C; j++) {
+                vf exact = __builtin_convertvector(sum[i][j] - 128 * p->x.sum[row + i], vf);
+                store(out[i] + c + j * W, exact * p->x.scale[row + i] * load(p->w->scale + (long)panel * PANEL + c + j * W));
+            }
+    }
+}
+
+/* Few rows of SPLIT values: the weights are read once from memory as they lie, every group has its own scales. */
+ALWAYS void split_tile(const int rows, const product_t *p, int row, const uint32_t *w, const uint16_t *scale, int c,
+                       float out[R][PANEL]) {
+    const int halves = p->w->format == INT4;
+    long n = p->x.inputs, groups = n / GROUP;
+    const uint32_t *high[rows], *low[rows];
+    vf sum[rows][C];
+    for (int i = 0; i < rows; i++) {
+        high[i] = (const uint32_t *)((const int8_t *)p->x.units + (row + i) * n);
+        low[i] = (const uint32_t *)((const int8_t *)p->x.units + (p->x.rows + row + i) * n);
+        for (int j = 0; j < C; j++) sum[i][j] = (vf){0};
+    }
+    for (long g = 0; g < groups; g++, w += (halves ? 4 : 8) * PANEL) {
+        vi tops[rows][C], lows[rows][C];
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < C; j++) tops[i][j] = lows[i][j] = (vi){0};
+        for (int u = 0; u < (halves ? 4 : 8); u++)
+            for (int j = 0; j < C; j++) {
+                vu column = *(const vu *)(w + u * PANEL + c + j * W), second = (column >> 4) & 0x0f0f0f0f;
+                if (halves) column &= 0x0f0f0f0f;
+                for (int i = 0; i < rows; i++) {
+                    long at = g * 8 + u;
+                    tops[i][j] = dot_int8(tops[i][j], splat_bits(high[i][at]), column);
+                    lows[i][j] = dot_int8(lows[i][j], splat_bits(low[i][at]), column);
+                    if (halves) {
+                        tops[i][j] = dot_int8(tops[i][j], splat_bits(high[i][at + 4]), second);
+                        lows[i][j] = dot_int8(lows[i][j], splat_bits(low[i][at + 4]), second);
+                    }
+                }
+            }
+        for (int i = 0; i < rows; i++) {
+            int32_t zero = (halves ? 8 : 128) * p->x.sum[(row + i) * groups + g];
+            float factor = p->x.scale[(row + i) * groups + g];
+            for (int j = 0; j < C; j++) {
+                vf exact = __builtin_convertvector((tops[i][j] << 8) + lows[i][j] - zero, vf) * factor;
+                if (halves) exact *= load_bf16(scale + g * PANEL + c + j * W);
+                sum[i][j] += exact;
+            }
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < C; j++) store(out[i] + c + j * W, sum[i][j]);
+}
+
+static void split_tiles(int n, const product_t *p, int row, const uint32_t *w, int panel, float out[R][PANEL]) {
+    const uint16_t *scale = (const uint16_t *)p->w->scale + (long)panel * (p->x.inputs / GROUP) * PANEL;
+    for (int c = 0; c < PANEL; c += W * C) switch (n) {
+        case 1: split_tile(1, p, row, w, scale, c, out); break;
+        case 2: split_tile(2, p, row, w, scale, c, out); break;
+        default: split_tile(3, p, row, w, scale, c, out);
+    }
+}
+
+/* Scales of INT8 outputs, for sums that don't have them yet. */
+static void scale_columns(const product_t *p, int rows, int panel, float out[R][PANEL]) {
+    const float *scale = p->w->scale + (long)panel * PANEL;
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < PANEL; j += W) store(out[i] + j, load(out[i] + j) * load(scale + j));
+}
+
+/* A panel of whole numbers as bf16 units, for many rows. INT8 values are exact in bf16; INT4 takes its scales along. */
+static void widen_panel(const linear_t *w, const uint32_t *panel, int number, uint32_t *to) {
+    if (w->format == INT8) {
+        for (long u = 0; u < w->inputs / 4; u++, panel += PANEL, to += 2 * PANEL)
+            for (int j = 0; j < PANEL; j += W) {
+                vu four = *(const vu *)(panel + j);
+                for (int pair = 0; pair < 2; pair++) {
+                    vf first = __builtin_convertvector((vi)((four >> (16 * pair)) & 0xff) - 128, vf);
+                    vf second = __builtin_convertvector((vi)((four >> (16 * pair + 8)) & 0xff) - 128, vf);
+                    *(vu *)(to + pair * PANEL + j) = ((vu)first >> 16) | ((vu)second & 0xffff0000);
+                }
+            }
+        return;
+    }
+    const uint16_t *scale = (const uint16_t *)w->scale + (long)number * (w->inputs / GROUP) * PANEL;
+    for (long g = 0; g < w->inputs / GROUP; g++, panel += 4 * PANEL, scale += PANEL, to += 16 * PANEL)
+        for (int u = 0; u < 8; u++)
+            for (int j = 0; j < PANEL; j += W) {
+                vu four = (*(const vu *)(panel + (u & 3) * PANEL + j) >> (u & 4)) & 0x0f0f0f0f;
+                vf factor = load_bf16(scale + j);
+                for (int pair = 0; pair < 2; pair++) {
+                    vf first = __builtin_convertvector((vi)((four >> (16 * pair)) & 0xff) - 8, vf) * factor;
+                    vf second = __builtin_convertvector((vi)((four >> (16 * pair + 8)) & 0xff) - 8, vf) * factor;
+                    vu low = (vu)first, high = (vu)second;
+                    low += 0x7fff + ((low >> 16) & 1), high += 0x7fff + ((high >> 16) & 1);
+                    *(vu *)(to + (2 * u + pair) * PANEL + j) = (low >> 16) | (high & 0xffff0000);
+                }
+            }
+}
+
+static long panel_units(const linear_t *w) { /* 32-bit words of a panel */
+    long per_unit = w->format == F32 ? 1 : w->format == BF16 ? 2 : w->format == INT8 ? 4 : 8;
+    return w->inputs / per_unit * PANEL;
+}
+
+static void product_task(void *job, int task, int worker) {
+    const product_t *p = job;
+    int widens = p->x.kind == BF16 && whole_number_weights(p->w);
+    int tasks_a_block = (p->panels + p->panels_a_task - 1) / p->panels_a_task;
+    int first = task % tasks_a_block * p->panels_a_task, last = MIN(first + p->panels_a_task, p->panels);
+    int start = task / tasks_a_block * p->block, end = MIN(start + p->block, p->x.rows);
+    int step = p->x.kind == SPLIT ? 3 : R;
+    long units = p->x.inputs / (p->x.kind == F32 ? 1 : 2);
+    float out[R][PANEL] __attribute__((aligned(64)));
+    for (int panel = first; panel < last; panel++) {
+        const uint32_t *w = (const uint32_t *)p->w->panels + panel * panel_units(p->w);
+        if (widens) {
+            uint32_t *wide = pool_scratch(p->pool, worker, W_PANEL, (size_t)p->w->inputs * PANEL * 2);
+            widen_panel(p->w, w, panel, wide);
+            w = wide;
+        }
+        for (int row = start; row < end; row += step) {
+            int n = MIN(step, end - row);
+            if (p->x.kind == SPLIT)
+                split_tiles(n, p, row, w, panel, out);
+            else if (p->x.kind == INT8)
+                int8_tiles(n, p, row, w, panel, out);
+            else
+                float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, out);
+            if (p->w->format == INT8 && p->x.kind != INT8) scale_columns(p, n, panel, out);
+            finish(p, row, n, panel, out);
+        }
+    }
+}
+
+/* Rows that fit into a part of the second-level cache, so that a panel is used for many of them. */
+enum { BLOCK_BYTES = 256 << 10 };
+
+static void product(pool_t *pool, const linear_t *w, int rows, const void *x, int activation, int output, void *y) {
+    product_t job = {w, rows_for(pool, w, rows, x), activation, output, y, (w->outputs + PANEL - 1) / PANEL, FEW, 1, pool};
+    if (rows <= FEW) {
+        job.panels_a_task = MAX(1, job.panels / (8 * pool_workers(pool)));
+    } else {
+        long row_bytes = w->inputs * (job.x.kind == F32 ? 4L : job.x.kind == INT8 ? 1L : 2L);
+        job.block = MAX(BLOCK_BYTES / row_bytes / R * R, 4 * R);
+    }
+    int blocks = (rows + job.block - 1) / job.block;
+    pool_run(pool, blocks * ((job.panels + job.panels_a_task - 1) / job.panels_a_task), product_task, &job);
+}
+
+#endif

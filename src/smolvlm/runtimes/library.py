@@ -1,0 +1,90 @@
+"""The compiled kernels through ctypes: their structures as kernels/smolvlm.h has them, and the functions of api.c."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+from ..errors import ConfigError
+from .kernels.build import LIBRARY
+
+PANEL, GROUP = 64, 32
+F32, BF16, INT8, INT4 = range(4)  # formats of weights
+SOURCES = {"F32": 0, "BF16": 1, "F16": 2}  # types of a checkpoint's tensors
+
+
+class LinearStruct(ctypes.Structure):
+    _fields_ = (
+        ("panels", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p),
+        ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32), ("format", ctypes.c_int32),
+        ("int8_inputs", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class LayerStruct(ctypes.Structure):
+    _fields_ = (
+        ("qkv", LinearStruct), ("out", LinearStruct), ("up", LinearStruct), ("down", LinearStruct),
+        ("norm1", ctypes.c_void_p), ("norm1_bias", ctypes.c_void_p),
+        ("norm2", ctypes.c_void_p), ("norm2_bias", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class TowerStruct(ctypes.Structure):
+    _fields_ = (
+        ("layers", ctypes.c_int32), ("hidden", ctypes.c_int32), ("heads", ctypes.c_int32),
+        ("kv_heads", ctypes.c_int32), ("head_dim", ctypes.c_int32), ("intermediate", ctypes.c_int32),
+        ("exact", ctypes.c_int32), ("eps", ctypes.c_float), ("theta", ctypes.c_float),
+        ("layer", ctypes.POINTER(LayerStruct)), ("norm", ctypes.c_void_p), ("norm_bias", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class VisionStruct(ctypes.Structure):
+    _fields_ = (
+        ("tower", TowerStruct), ("patches", LinearStruct), ("connector", LinearStruct), ("positions", ctypes.c_void_p),
+        ("side", ctypes.c_int32), ("patch", ctypes.c_int32), ("across", ctypes.c_int32), ("scale", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class TextStruct(ctypes.Structure):
+    _fields_ = (("tower", TowerStruct), ("head", LinearStruct), ("vocabulary", ctypes.c_int32))
+
+
+class SpanStruct(ctypes.Structure):
+    _fields_ = (
+        ("cache", ctypes.c_void_p), ("capacity", ctypes.c_int32), ("start", ctypes.c_int32), ("count", ctypes.c_int32),
+    )  # fmt: skip
+
+
+@cache
+def library() -> Any:
+    """The compiled kernels. Raises ConfigError when they were not built, or were built for another machine."""
+    if not LIBRARY.is_file():
+        raise ConfigError(
+            "The native kernels are not here: the package was installed where there was no C compiler. Install one "
+            "(on Debian: apt install gcc) and install smolvlm again, or use runtime='torch'."
+        )
+    try:
+        found = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise ConfigError(f"The native kernels can't be loaded ({error}). Use runtime='torch'.") from None
+    address, number = ctypes.c_void_p, ctypes.c_int
+    found.sm_choose.restype, found.sm_choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
+    found.sm_start.restype, found.sm_start.argtypes = address, [number]
+    found.sm_stop.restype, found.sm_stop.argtypes = None, [address]
+    found.sm_pack.restype, found.sm_pack.argtypes = None, [address, *[number] * 4, *[address] * 3]
+    found.sm_cache_bytes.restype, found.sm_cache_bytes.argtypes = ctypes.c_long, [ctypes.POINTER(TextStruct), number]
+    found.sm_see.restype = None
+    found.sm_see.argtypes = [address, ctypes.POINTER(VisionStruct), number, address, address]
+    found.sm_read.restype = None
+    found.sm_read.argtypes = [
+        address, ctypes.POINTER(TextStruct), number, ctypes.POINTER(SpanStruct), address, number, address, address,
+    ]  # fmt: skip
+    found.sm_multiply.restype = None
+    found.sm_multiply.argtypes = [address, ctypes.POINTER(LinearStruct), number, address, address]
+    return found
+
+
+def kernels_name() -> str:
+    """Which instruction set the kernels use here: "avx512" (with bf16 and VNNI), "avx2", "arm86" or "plain"."""
+    return library().sm_choose(None).decode()

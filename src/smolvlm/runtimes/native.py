@@ -1,0 +1,352 @@
+"""The CPU motor: both towers as native code (kernels/), driven through ctypes. Needs neither torch nor a GPU.
+
+Weights are copied once from the checkpoint into the kernels' layout, rounded to bf16 or to 8 or 4 bits where asked
+for; the embedding table stays in the file, of which only the rows that are used come into memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import TensorEntry, map_tensors, read_index
+from ..checkpoint.shapes import EMBEDDINGS, HEAD, expected_shapes, require_shapes
+from ..config import SmolVLMConfig
+from ..errors import ConfigError, InputError
+from .library import (
+    BF16,
+    F32,
+    GROUP,
+    INT4,
+    INT8,
+    PANEL,
+    SOURCES,
+    LayerStruct,
+    LinearStruct,
+    SpanStruct,
+    TextStruct,
+    TowerStruct,
+    VisionStruct,
+    library,
+)
+
+Progress = Callable[[int, int], None]
+SAMPLED = 64  # values of each array that go into a fingerprint
+LONGEST_HEAD = 512  # head_dim that the kernels have room for
+# Tiles of so many patches a side have moved positions: the reference sorts float32 coordinates into float32 buckets,
+# and rounding moves some of them. No released model is among them, and larger grids have not been looked at.
+LARGEST_GRID = 64
+MOVED_GRIDS = frozenset((19, 25, 29, 31, 38, 40, 41, 43, 47, 49, 50, 54, 55, 58, 59, 61, 62))
+LINE = 64  # bytes of a cache line: vectors that cross one are slower
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Formats of the weights. int8_inputs: the vision tower rounds its activations to 8 bits, too."""
+
+    vision: int
+    text: int
+    int8_inputs: bool = False
+
+
+MODES = {
+    "float32": Mode(F32, F32),
+    "bfloat16": Mode(BF16, BF16),
+    "int8": Mode(BF16, INT8),
+    "int8-vision": Mode(INT8, INT8, int8_inputs=True),
+    "int4": Mode(BF16, INT4),
+}
+
+
+@dataclass
+class Slot:
+    """Room for one sequence. length: tokens that are in it; setting it back forgets what came later."""
+
+    capacity: int
+    memory: np.ndarray = field(repr=False)
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden) float32, None without any."""
+
+    slot: Slot
+    ids: np.ndarray
+    pictures: np.ndarray | None = None
+
+
+class NativeMotor:
+    """Encodes tiles and reads tokens. One thread at a time may use it; it uses all cores itself.
+
+    dtype: a name in MODES. threads: the processor's cores by default.
+    Raises CheckpointError, and ConfigError for a model that the kernels can't run.
+    """
+
+    name = "native"
+    device = "cpu"
+
+    def __init__(
+        self, directory: Path, dtype: str, *, threads: int | None = None, progress: Progress | None = None
+    ) -> None:
+        if dtype not in MODES:
+            raise ConfigError(f"dtype={dtype!r} is not known to the native runtime; use one of {', '.join(MODES)}.")
+        self.dtype = dtype
+        self.config = SmolVLMConfig.from_file(directory / "config.json")
+        _refuse_unusual(self.config)
+        self._library = library()
+        self._library.sm_choose(None)
+        self._pool = self._library.sm_start(threads or usable_cores())
+        self._kept: list[Any] = []  # memory that the kernels point to
+        entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
+        if self.config.tie_word_embeddings:
+            entries.pop(HEAD, None)
+        require_shapes(expected_shapes(self.config), entries, directory, "SmolVLMForConditionalGeneration")
+        packing = _Packing(self, entries, progress)
+        self._vision = packing.vision(MODES[dtype])
+        self._seeing = [
+            array for array in self._kept if isinstance(array, np.ndarray)
+        ]  # what the vision tower is made of
+        self._text = packing.text(MODES[dtype])
+        self._embeddings, self._embedding_source = packing.embeddings()
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)
+        if pool:
+            self._library.sm_stop(pool)
+
+    def fingerprint(self) -> str:
+        """A short name of the weights that look at pictures, and of their format: their packed bytes are hashed."""
+        digest = blake2b(self.dtype.encode(), digest_size=8)
+        for array in self._seeing:
+            digest.update(array[:: max(1, len(array) // SAMPLED)].tobytes())
+        return digest.hexdigest()
+
+    def encode(self, pixel_values: np.ndarray) -> np.ndarray:
+        """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
+        side = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+            raise InputError(f"pixel_values has the shape {pixel_values.shape}; it must be (tiles, 3, {side}, {side}).")
+        pixels = np.ascontiguousarray(pixel_values, np.float32)
+        hidden = self.config.text_config.hidden_size
+        features = np.empty((len(pixels), self.config.image_seq_len, hidden), np.float32)
+        self._library.sm_see(
+            self._pool, ctypes.byref(self._vision), len(pixels), pixels.ctypes.data, features.ctypes.data
+        )
+        return features
+
+    def open(self, tokens: int) -> Slot:
+        """Room for a sequence of up to `tokens` tokens, empty. Memory is taken as it is filled."""
+        capacity = -(-tokens // PANEL) * PANEL
+        return Slot(capacity, _aligned(self._library.sm_cache_bytes(ctypes.byref(self._text), capacity)))
+
+    def forward(self, spans: Sequence[Span], wanted: Sequence[int]) -> np.ndarray:
+        """Read the spans' tokens after those of their slots. Returns logits (wanted, vocabulary) float32.
+
+        wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
+        """
+        x = np.concatenate([self._embed(span) for span in spans])  # (new tokens, hidden)
+        described = (SpanStruct * len(spans))()
+        for at, span in enumerate(spans):
+            slot, count = span.slot, len(span.ids)
+            if slot.length + count > slot.capacity:
+                raise InputError(f"{slot.length} + {count} tokens don't fit into a slot of {slot.capacity}.")
+            described[at] = SpanStruct(slot.memory.ctypes.data, slot.capacity, slot.length, count)
+        rows = np.asarray(wanted, np.int32)
+        logits = np.empty((len(rows), self.config.text_config.vocab_size), np.float32)
+        self._library.sm_read(
+            self._pool, ctypes.byref(self._text), len(spans), described, x.ctypes.data, len(rows), rows.ctypes.data,
+            logits.ctypes.data,
+        )  # fmt: skip
+        for span in spans:
+            span.slot.length += len(span.ids)
+        return logits
+
+    def _embed(self, span: Span) -> np.ndarray:
+        """(tokens, hidden) float32: rows of the table, with the pictures in the places of image tokens."""
+        x = _floats(self._embeddings[span.ids], self._embedding_source)
+        if span.pictures is not None:
+            x[span.ids == self.config.image_token_id] = span.pictures
+        return x
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; OMP_NUM_THREADS says otherwise, as it does to torch."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Packing:
+    """A checkpoint's tensors, one by one, into the kernels' structures."""
+
+    def __init__(self, motor: NativeMotor, entries: Mapping[str, TensorEntry], progress: Progress | None) -> None:
+        self._motor = motor
+        self._entries = entries
+        self._tensors = dict(map_tensors(dict(entries)))
+        self._total = sum(entry.num_bytes for entry in entries.values())
+        self._done = 0
+        self._progress = progress
+
+    def vision(self, mode: Mode) -> VisionStruct:
+        config, root = self._motor.config.vision_config, "model.vision_model"
+        layers = (LayerStruct * config.num_hidden_layers)()
+        for index in range(config.num_hidden_layers):
+            at = f"{root}.encoder.layers.{index}"
+            attention = [f"{at}.self_attn.{part}_proj" for part in ("q", "k", "v")]
+            linear = [attention, [f"{at}.self_attn.out_proj"], [f"{at}.mlp.fc1"], [f"{at}.mlp.fc2"]]
+            packed = [self._linear(names, mode.vision, mode.int8_inputs) for names in linear]
+            norms = [self._vector(f"{at}.layer_norm{n}.{part}") for n in (1, 2) for part in ("weight", "bias")]
+            layers[index] = LayerStruct(*packed, *norms)
+        plain = F32 if mode.vision == F32 else BF16  # the first and the last step are small and touchy
+        heads = config.num_attention_heads
+        tower = TowerStruct(
+            config.num_hidden_layers, config.hidden_size, heads, heads, config.hidden_size // heads,
+            config.intermediate_size, int(mode.vision == F32), config.layer_norm_eps, 0.0, self._keep(layers),
+            self._vector(f"{root}.post_layernorm.weight"), self._vector(f"{root}.post_layernorm.bias"),
+        )  # fmt: skip
+        return VisionStruct(
+            tower,
+            self._linear([f"{root}.embeddings.patch_embedding"], plain),
+            self._linear(["model.connector.modality_projection.proj"], plain),
+            self._vector(f"{root}.embeddings.position_embedding.weight"),
+            config.image_size, config.patch_size, config.patches_per_side, self._motor.config.scale_factor,
+        )  # fmt: skip
+
+    def text(self, mode: Mode) -> TextStruct:
+        config, root = self._motor.config.text_config, "model.text_model"
+        layers = (LayerStruct * config.num_hidden_layers)()
+        for index in range(config.num_hidden_layers):
+            at = f"{root}.layers.{index}"
+            packed = (
+                self._linear([f"{at}.self_attn.{part}_proj" for part in ("q", "k", "v")], mode.text),
+                self._linear([f"{at}.self_attn.o_proj"], mode.text),
+                self._linear([f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"], mode.text, interleaved=True),
+                self._linear([f"{at}.mlp.down_proj"], mode.text),
+            )
+            norms = (self._vector(f"{at}.{norm}.weight") for norm in ("input_layernorm", "post_attention_layernorm"))
+            first, second = norms
+            layers[index] = LayerStruct(*packed, first, None, second, None)
+        tower = TowerStruct(
+            config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.kv_heads,
+            config.head_size, config.intermediate_size, int(mode.text == F32), config.rms_norm_eps,
+            config.rope_theta, self._keep(layers), self._vector(f"{root}.norm.weight"), None,
+        )  # fmt: skip
+        head = EMBEDDINGS if self._motor.config.tie_word_embeddings else HEAD
+        return TextStruct(tower, self._linear([head.removesuffix(".weight")], mode.text), config.vocab_size)
+
+    def embeddings(self) -> tuple[np.ndarray, str]:
+        """The table as it lies in the file, and the type of its values."""
+        return self._tensors[EMBEDDINGS], self._entries[EMBEDDINGS].dtype
+
+    def _linear(
+        self, names: Sequence[str], form: int, int8_inputs: bool = False, interleaved: bool = False
+    ) -> LinearStruct:
+        """One product for several matrices of the same inputs: their outputs one after another, or by turns of 32."""
+        weights = [self._tensors[f"{name}.weight"] for name in names]
+        weights = [weight.reshape(len(weight), -1) for weight in weights]  # a patch's pixels are one row
+        source = self._entries[f"{names[0]}.weight"].dtype
+        if source not in SOURCES or any(self._entries[f"{name}.weight"].dtype != source for name in names):
+            weights, source = (
+                [_floats(weight, self._entries[f"{n}.weight"].dtype) for n, weight in zip(names, weights, strict=True)],
+                "F32",
+            )
+        inputs = weights[0].shape[1]
+        if form == INT4 and inputs % GROUP or form == INT8 and inputs % (4 if int8_inputs else GROUP):
+            form = BF16
+        rows = [self._rows(weight) for weight in weights]
+        if interleaved:
+            padded = [_padded(addresses, PANEL // 2).reshape(-1, PANEL // 2) for addresses in rows]
+            addresses = np.stack(padded, axis=1).reshape(-1)
+        else:
+            addresses = np.concatenate(rows)
+        addresses = _padded(addresses, PANEL)
+        panels = len(addresses) // PANEL
+        packed = self._keep_array(_aligned(panels * PANEL * inputs * {F32: 8, BF16: 4, INT8: 2, INT4: 1}[form] // 2))
+        scale = None
+        if form == INT8:
+            scale = self._keep_array(_aligned(panels * PANEL * 4))
+        elif form == INT4:
+            scale = self._keep_array(_aligned(panels * PANEL * inputs // GROUP * 2))
+        self._motor._library.sm_pack(
+            self._motor._pool, form, SOURCES[source], panels, inputs, addresses.ctypes.data, packed, scale
+        )
+        bias = None
+        if f"{names[0]}.bias" in self._tensors:
+            bias = self._bias(names)
+        self._count(names)
+        return LinearStruct(
+            packed, scale, bias, inputs, sum(map(len, weights)), form, int(int8_inputs and form == INT8)
+        )
+
+    def _rows(self, weight: np.ndarray) -> np.ndarray:
+        """Where each row lies, (outputs,) uint64."""
+        assert weight.flags.c_contiguous, "rows are read from where they lie"
+        return weight.ctypes.data + np.arange(len(weight), dtype=np.uint64) * np.uint64(weight.strides[0])
+
+    def _bias(self, names: Sequence[str]) -> int:
+        values = [_floats(self._tensors[f"{name}.bias"], self._entries[f"{name}.bias"].dtype) for name in names]
+        return self._keep_array(_padded(np.concatenate(values), PANEL))
+
+    def _vector(self, name: str) -> int:
+        self._done += self._entries[name].num_bytes
+        return self._keep_array(_floats(self._tensors[name], self._entries[name].dtype).copy())
+
+    def _keep_array(self, array: np.ndarray) -> int:
+        self._motor._kept.append(array)
+        return array.ctypes.data
+
+    def _keep(self, layers: Any) -> Any:
+        self._motor._kept.append(layers)
+        return layers
+
+    def _count(self, names: Sequence[str]) -> None:
+        self._done += sum(self._entries[f"{name}.weight"].num_bytes for name in names)
+        if self._progress is not None:
+            self._progress(min(self._done, self._total), self._total)
+
+
+def _refuse_unusual(config: SmolVLMConfig) -> None:
+    """The kernels hold what released checkpoints have, and no more."""
+    vision, text = config.vision_config, config.text_config
+    head_dim, grid = vision.hidden_size // vision.num_attention_heads, vision.patches_per_side
+    # two bf16 values are one unit of the kernels
+    sizes = (text.hidden_size, text.intermediate_size, vision.intermediate_size, vision.patch_size)
+    unusual = [
+        (vision.hidden_act != "gelu_pytorch_tanh", f"vision hidden_act {vision.hidden_act!r}"),
+        (text.hidden_act != "silu", f"text hidden_act {text.hidden_act!r}"),
+        (text.attention_bias or text.mlp_bias, "biases in the text model"),
+        (max(text.head_size, head_dim) > LONGEST_HEAD or head_dim % 2, f"head_dim {text.head_size} or {head_dim}"),
+        (vision.num_channels != 3, f"{vision.num_channels} colour channels"),
+        (grid % config.scale_factor != 0 or grid > LARGEST_GRID or grid in MOVED_GRIDS, f"{grid} patches a side"),
+        (any(size % 2 for size in sizes), f"odd sizes ({', '.join(map(str, sizes))})"),
+    ]
+    found = [what for is_so, what in unusual if is_so]
+    if found:
+        raise ConfigError(f"The native runtime can't run this model ({', '.join(found)}): use runtime='torch'.")
+
+
+def _floats(values: np.ndarray, source: str) -> np.ndarray:
+    """float32 of a checkpoint's values; bfloat16 comes as bits."""
+    if source == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def _padded(values: np.ndarray, multiple: int) -> np.ndarray:
+    return np.concatenate([values, np.zeros(-len(values) % multiple, values.dtype)])
+
+
+def _aligned(num_bytes: int) -> np.ndarray:
+    """Zeros that start at a cache line; the system gives the memory as it is first written."""
+    memory = np.zeros(num_bytes + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + num_bytes]
