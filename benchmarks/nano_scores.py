@@ -1,6 +1,7 @@
 """How often is smolvlm-nano exactly right on unseen drawn material, and what would not looking score?
 
     python benchmarks/nano_scores.py                      500 cases a row, the bundled model
+    OMP_NUM_THREADS=1 python benchmarks/nano_scores.py --runtime native --jobs 2     the same answers, sooner
     python benchmarks/nano_scores.py --model DIRECTORY --cases 100 --only reading
 
 Each case is one question on a picture, clip or pair of its own from the test split, asked alone, answered greedily and
@@ -19,6 +20,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +31,8 @@ from smolvlm.scenes import HELD_OUT_SKILLS, Scene, Turn
 
 MOST_SCENES_A_CASE = 60  # how many scenes may be drawn in search of one case
 SCENES_FOR_MAJORITY = 3000
+MODEL: Answering  # in each process: see start_work
+ARGUMENTS: argparse.Namespace
 
 
 @dataclass(frozen=True)
@@ -150,13 +155,17 @@ def share_right(model: Answering, asked: list[tuple[Scene, Turn]]) -> tuple[floa
     return 1 - len(misses) / len(asked), misses
 
 
+@cache
+def training_turns(skill: str, seed: int) -> list[Turn]:
+    return [turn for index in range(SCENES_FOR_MAJORITY) for turn in scenes.draw(skill, seed, index).turns]
+
+
 def without_looking(row: Row, seed: int, asked: list[tuple[Scene, Turn]]) -> tuple[float, float]:
     """Majority and chance: shares right with train's commonest answer of the kind, and when guessing by frequency."""
     seen: dict[str, Counter[str]] = {}
-    for index in range(SCENES_FOR_MAJORITY):
-        for turn in scenes.draw(row.skill, seed, index).turns:
-            if row.holds(turn):
-                seen.setdefault(turn.kind.removesuffix("_absent"), Counter())[turn.answer] += 1
+    for turn in training_turns(row.skill, seed):
+        if row.holds(turn):
+            seen.setdefault(turn.kind.removesuffix("_absent"), Counter())[turn.answer] += 1
     majority = chance = 0.0
     for _, turn in asked:
         answers = seen.get(turn.kind.removesuffix("_absent"), Counter())
@@ -192,25 +201,40 @@ def table(results: Sequence[Result]) -> Iterator[str]:
         yield f"| {one.name} | {one.cases} | **{100 * one.right:.1f}** ± {error:.1f} | {shown} | {goal} |"
 
 
+def start_work(arguments: argparse.Namespace) -> None:
+    """In each process: load the model once."""
+    global MODEL, ARGUMENTS
+    ARGUMENTS, MODEL = arguments, smolvlm.load(arguments.model, runtime=arguments.runtime)
+
+
+def work(number: int) -> tuple[Result, float]:
+    """Score a row; with the seconds it took."""
+    started = time.perf_counter()
+    result = score(MODEL, ROWS[number], ARGUMENTS.seed, ARGUMENTS.cases)
+    return result, time.perf_counter() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or hub id (default: the bundled nano)")
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--runtime", default="torch", choices=("torch", "native"))
+    parser.add_argument("--jobs", type=int, default=1, help="rows scored at a time, each in a process of its own")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--misses", action="store_true", help="show up to five wrong answers a row")
     arguments = parser.parse_args()
-    model = smolvlm.load(arguments.model)
+    wanted = [number for number, row in enumerate(ROWS) if arguments.only in row.name]
     results = []
-    for row in (row for row in ROWS if arguments.only in row.name):
-        started = time.perf_counter()
-        results.append(score(model, row, arguments.seed, arguments.cases))
-        seconds = time.perf_counter() - started
-        print(f"{row.name}: {100 * results[-1].right:.1f} % in {seconds:.0f} s", file=sys.stderr)
-        if arguments.misses:
-            for question, answer, given in results[-1].misses:
-                print(f"    {question} -> {given!r} instead of {answer!r}", file=sys.stderr)
+    # Spawned, because a thread pool doesn't survive a fork; one thread each, because the processes share the cores.
+    with get_context("spawn").Pool(arguments.jobs, start_work, (arguments,)) as pool:
+        for result, seconds in pool.imap(work, wanted):
+            results.append(result)
+            print(f"{result.name}: {100 * result.right:.1f} % in {seconds:.0f} s", file=sys.stderr)
+            if arguments.misses:
+                for question, answer, given in result.misses:
+                    print(f"    {question} -> {given!r} instead of {answer!r}", file=sys.stderr)
     print("\n".join(table(results)))
     figures = json.dumps({"seed": arguments.seed, "rows": [asdict(one) for one in results]})
     print(figures)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from smolvlm import hub
+from smolvlm.runtimes.library import library
 from smolvlm.vlm import VLM, load
 from tests.commands import REPOSITORY, run
 from tests.tiny import tiny_checkpoint
@@ -160,6 +161,23 @@ def test_doctor_fails_with_a_cure_when_the_bundled_model_is_missing(
     assert findings["bundled model"]["level"] == "problem" and findings["bundled model"]["cure"]
     assert findings["torch"]["level"] == "ok"
     assert run(capsys, ["doctor"]).code == 1
+
+
+def test_doctor_names_the_kernels_or_how_to_get_them(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
+    monkeypatch.setattr("smolvlm.runtimes.library.kernels_name", lambda: "avx2")
+    assert "ok      native kernels    AVX2" in run(capsys, ["doctor"]).out
+    monkeypatch.undo()
+    monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
+    monkeypatch.setattr("smolvlm.runtimes.library.LIBRARY", directory / "none.so")
+    library.cache_clear()
+    outcome = run(capsys, ["doctor"])
+    library.cache_clear()
+    assert (
+        outcome.code == 0 and "native kernels    were not compiled" in outcome.out and "apt install gcc" in outcome.out
+    )
 
 
 def test_doctor_names_the_cure_of_a_missing_package_and_codec(

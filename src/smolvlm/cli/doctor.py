@@ -18,12 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ModelNotFoundError
+from ..errors import ConfigError, ModelNotFoundError
 from .arguments import Parser
 
 PACKAGES = ("torch", "numpy", "pillow", "av", "tokenizers", "huggingface_hub", "jinja2", "rich")
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
 PICTURE_FORMATS = {"webp": "WebP", "avif": "AVIF", "jpg": "JPEG", "zlib": "PNG"}
+KERNELS = {
+    "avx512": "AVX-512 with bf16 and VNNI", "avx2": "AVX2", "arm86": "ARMv8.6 with bf16 and i8mm",
+    "plain": "without instructions of this processor's own",
+}  # fmt: skip
 REINSTALL = "install the package again: pip install --force-reinstall smolvlm"
 FREE_BYTES = 10 * 2**30  # the largest released checkpoint, stored in float32, takes 9 GB
 
@@ -102,6 +106,18 @@ def _devices() -> Iterator[Finding]:
                 "check that the driver is new enough for the installed torch: https://pytorch.org/get-started",
             )  # fmt: skip
         yield from _threads(torch.get_num_threads(), _cores())
+
+
+def _kernels() -> Iterator[Finding]:
+    from ..runtimes.library import kernels_name
+
+    try:
+        name = kernels_name()
+    except ConfigError:
+        cure = "for --runtime native install a C compiler, then smolvlm again (Debian: apt install gcc)"
+        yield Finding("warning", "native kernels", "were not compiled when the package was installed", cure)
+    else:
+        yield Finding("ok", "native kernels", f"{KERNELS[name]} (--runtime native)")
 
 
 def _cores() -> int:
@@ -199,4 +215,4 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("warning", "terminal", f"writes {encoding}, so some characters will fail", "set PYTHONUTF8=1")
 
 
-CHECKS = (_versions, _devices, _codecs, _picture_formats, _cache, _terminal, _bundled_model)
+CHECKS = (_versions, _devices, _kernels, _codecs, _picture_formats, _cache, _terminal, _bundled_model)
