@@ -18,12 +18,14 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import smolvlm
 from smolvlm import scenes
@@ -214,6 +216,17 @@ def work(number: int) -> tuple[Result, float]:
     return result, time.perf_counter() - started
 
 
+@contextmanager
+def side_by_side(arguments: argparse.Namespace) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A map() over rows; with several jobs each is a process: spawned, as a thread pool doesn't survive a fork."""
+    if arguments.jobs == 1:
+        start_work(arguments)
+        yield map
+    else:
+        with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), start_work, (arguments,)) as pool:
+            yield pool.map
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or hub id (default: the bundled nano)")
@@ -227,9 +240,8 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = [number for number, row in enumerate(ROWS) if arguments.only in row.name]
     results = []
-    # Spawned, because a thread pool doesn't survive a fork; one thread each, because the processes share the cores.
-    with get_context("spawn").Pool(arguments.jobs, start_work, (arguments,)) as pool:
-        for result, seconds in pool.imap(work, wanted):
+    with side_by_side(arguments) as score_all:
+        for result, seconds in score_all(work, wanted):
             results.append(result)
             print(f"{result.name}: {100 * result.right:.1f} % in {seconds:.0f} s", file=sys.stderr)
             if arguments.misses:

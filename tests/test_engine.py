@@ -60,7 +60,7 @@ def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
         for generation in generations:
             wait = requests[generation.number][6]  # type: ignore[attr-defined]
             if wait is not None and step == requests[generation.number][5] + wait and not generation.ended:  # type: ignore[attr-defined]
-                engine.cancel(generation)
+                generation.cancelled = True
         engine.step()
         step += 1
     assert len(generations) == len(requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -92,6 +93,30 @@ def test_a_stream_that_is_closed_leaves_the_engine(both: tuple[VLM, VLM]) -> Non
     stream.close()
     assert not engine.running and not engine.waiting
     assert ours.ask(**question("scene", 1)).text
+
+
+def test_a_forgotten_stream_collected_during_a_step_holds_no_one_up(
+    both: tuple[VLM, VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = both[0]
+    expected = ours.ask(**question("scene", 2)).text
+    forgotten = [ours.stream(**question("scene", 1))]
+    next(forgotten[0])
+    forgotten.append(forgotten)  # a cycle: only the garbage collector finds it
+    engine = ours._driver._engine
+    step = engine.step
+
+    def collecting() -> object:
+        gc.collect()
+        return step()
+
+    monkeypatch.setattr(engine, "step", collecting)
+    del forgotten
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(ours.ask(**question("scene", 2)).text), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert found == [expected] and not engine.running
 
 
 def test_no_torch_is_imported() -> None:

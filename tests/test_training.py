@@ -123,6 +123,8 @@ def test_emphasis_makes_a_kind_of_question_count_more(maker: SampleMaker) -> Non
     batch = collate([sample], 2, 1.0, {kinds[0]: 3.0})
     weights = torch.zeros(len(kinds)).index_add(0, batch.turn, batch.weight)
     assert weights.tolist() == pytest.approx([3.0 if kind == kinds[0] else 1.0 for kind in kinds])
+    whole_numbers = collate([sample], 2, 0.5, dict.fromkeys(kinds, 3))
+    torch.testing.assert_close(whole_numbers.weight, 3 * collate([sample], 2, 0.5).weight)
 
 
 @pytest.mark.parametrize("skill", ["scene", "chart", "pair", "video"])

@@ -25,7 +25,8 @@ MOST_RUNNING = 16  # more rows a step are slower for everyone and hardly faster 
 class Generation:
     """A request on its way. token_ids: what was chosen so far; finish_reason: None until it has ended.
 
-    stop_check: token id -> True when the answer ends with it; called once for each new token.
+    stop_check: token id -> True when the answer ends with it; called once for each new token. cancelled: set it, from
+    any thread, to give the request up; what it had written stays.
     """
 
     prompt_ids: np.ndarray
@@ -46,7 +47,7 @@ class Generation:
 
 
 class Engine:
-    """Owns the slots of a motor. submit() queues, step() advances everyone, cancel() gives up."""
+    """Owns the slots of a motor. submit() queues a request, step() advances everyone."""
 
     def __init__(
         self, motor: NativeMotor, *, tokens_a_step: int = TOKENS_A_STEP, most_running: int = MOST_RUNNING
@@ -66,17 +67,15 @@ class Engine:
         self.waiting.append(generation)
         return generation
 
-    def cancel(self, generation: Generation) -> None:
-        """Forget a request; what it had written stays in it."""
-        generation.cancelled = True
-        generation._slot = None
-        if generation in self.running:
-            self.running.remove(generation)
-        elif generation in self.waiting:
-            self.waiting.remove(generation)
+    def drop_ended(self) -> None:
+        """Forget the requests that have ended or were given up, and free their slots."""
+        for generation in [one for one in (*self.running, *self.waiting) if one.ended]:
+            generation._slot = None
+            (self.running if generation in self.running else self.waiting).remove(generation)
 
     def step(self) -> list[tuple[Generation, int]]:
         """One forward pass over everyone's next tokens. Returns the new tokens, if any: prompts are read in pieces."""
+        self.drop_ended()
         self._admit()
         chosen, spans, wanted = self._next_spans()
         if not spans:
@@ -89,9 +88,7 @@ class Engine:
             generation.token_ids.append(token_id)
             generation.finish_reason = _ending(generation, token_id)
             news.append((generation, token_id))
-        for generation in [one for one in self.running if one.ended]:
-            generation._slot = None
-            self.running.remove(generation)
+        self.drop_ended()
         return news
 
     def _admit(self) -> None:

@@ -86,7 +86,7 @@ def collate(
             skill_kinds += [(sample.skill, kind) for kind in branch.kinds]
             assert turn == len(skill_kinds) - 1, "every turn has an answer"
             start = end
-    counts = torch.tensor([emphasis.get(kind, 1.0) for _, kind in skill_kinds])  # (turns,)
+    counts = torch.tensor([emphasis.get(kind, 1.0) for _, kind in skill_kinds], dtype=torch.float32)  # (turns,)
     counts *= torch.bincount(torch.tensor(turn_of)).float() ** -even_answers
     return Batch(
         input_ids=torch.from_numpy(ids),

@@ -206,9 +206,12 @@ class NativeDriver:
                 going = [(generation, writer) for generation, writer in going if not generation.ended]
                 yield
         finally:
-            with self._lock:
-                for generation, _ in going:
-                    self._engine.cancel(generation)
+            for generation, _ in going:
+                generation.cancelled = True
+            # never wait here: a forgotten stream is collected anywhere, even in this thread's own step
+            if going and self._lock.acquire(blocking=False):
+                self._engine.drop_ended()
+                self._lock.release()
 
     def score(self, prepared: Prepared, choices: Sequence[Sequence[Spelling]]) -> list[float]:
         from ..generation.scoring import score_on_motor
