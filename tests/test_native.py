@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from smolvlm.runtimes import library as native_library
 from smolvlm.runtimes import native
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.runtimes.library import BF16, F32, GROUP, INT4, INT8, PANEL, LinearStruct
-from smolvlm.runtimes.native import MODES, NativeMotor, Span
+from smolvlm.runtimes.motor import Span
+from smolvlm.runtimes.native import MODES, NativeMotor
 from tests.tiny import tiny_config, tiny_weights
 
 pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kernels were not built: no C compiler")
@@ -190,6 +193,45 @@ def test_a_slot_that_is_set_back_forgets_what_came_later(directory: Path) -> Non
     assert (motor.forward([Span(slot, np.array([5]))], [0]) == first).all()
     with pytest.raises(InputError, match="slot of 64"):
         motor.forward([Span(slot, np.arange(44))], [0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tokens", [1, 20, 63, 64, 101])
+def test_a_copied_prefix_goes_on_as_the_original(directory: Path, dtype: str, tokens: int) -> None:
+    motor = NativeMotor(directory, dtype, threads=1)
+    source, target = motor.open(110), motor.open(300)
+    ids = np.random.default_rng(0).integers(10, 500, 110)
+    motor.forward([Span(source, ids[:101])], [])
+    motor.copy_prefix(source, target, tokens)
+    source.length = tokens
+    expected = motor.forward([Span(source, ids[tokens : tokens + 3])], [2])
+    assert (motor.forward([Span(target, ids[tokens : tokens + 3])], [2]) == expected).all()
+    with pytest.raises(InputError, match="can't be copied"):
+        motor.copy_prefix(source, target, 1)
+    with pytest.raises(InputError, match="can't be copied"):
+        motor.copy_prefix(source, motor.open(300), source.length + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_motor_goes_on_in_a_forked_process(directory: Path) -> None:
+    motor = NativeMotor(directory, "float32", threads=2)
+    ids = np.arange(10, 40)
+    expected = read_all(motor, ids, (30,))
+    child = os.fork()
+    if not child:
+        same = (read_all(motor, ids, (30,)) == expected).all()
+        del motor  # stops the threads of this process, and waits for none of the other
+        os._exit(0 if same else 1)
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert ended and status == 0
+    assert (read_all(motor, ids, (30,)) == expected).all()
 
 
 def test_grids_that_are_left_out_are_those_with_moved_positions() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from ..runtimes.native import NativeMotor, Slot, Span
+from ..runtimes.motor import Motor, Slot, Span
 from ..types import FinishReason, SamplingParams
 from .sampling import Sampler
 
@@ -49,9 +49,7 @@ class Generation:
 class Engine:
     """Owns the slots of a motor. submit() queues a request, step() advances everyone."""
 
-    def __init__(
-        self, motor: NativeMotor, *, tokens_a_step: int = TOKENS_A_STEP, most_running: int = MOST_RUNNING
-    ) -> None:
+    def __init__(self, motor: Motor, *, tokens_a_step: int = TOKENS_A_STEP, most_running: int = MOST_RUNNING) -> None:
         self.motor = motor
         self.tokens_a_step = tokens_a_step
         self.most_running = most_running

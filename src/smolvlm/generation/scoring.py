@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import KVCache, SmolVLMForConditionalGeneration
-    from ..runtimes.native import NativeMotor
+    from ..runtimes.motor import Motor
 
 Spelling = tuple[int, ...]
 # Endings read at once on copies of the prompt's cache: more save little time and cost memory.
@@ -48,10 +48,10 @@ def score_choices(
 
 
 def score_on_motor(
-    motor: NativeMotor, prompt_ids: np.ndarray, pictures: np.ndarray | None, choices: Sequence[Sequence[Spelling]]
+    motor: Motor, prompt_ids: np.ndarray, pictures: np.ndarray | None, choices: Sequence[Sequence[Spelling]]
 ) -> list[float]:
     """score_choices for a motor. pictures: (image tokens of the prompt, hidden)."""
-    from ..runtimes.native import Span
+    from ..runtimes.motor import Span
 
     spellings = [spelling for choice in choices for spelling in choice]
     slot = motor.open(len(prompt_ids) + max(map(len, spellings)))

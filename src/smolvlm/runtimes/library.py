@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from typing import Any
 
@@ -74,6 +75,8 @@ def library() -> Any:
     found.sm_stop.restype, found.sm_stop.argtypes = None, [address]
     found.sm_pack.restype, found.sm_pack.argtypes = None, [address, *[number] * 4, *[address] * 3]
     found.sm_cache_bytes.restype, found.sm_cache_bytes.argtypes = ctypes.c_long, [ctypes.POINTER(TextStruct), number]
+    found.sm_copy.restype = None
+    found.sm_copy.argtypes = [ctypes.POINTER(TextStruct), address, number, address, number, number]
     found.sm_see.restype = None
     found.sm_see.argtypes = [address, ctypes.POINTER(VisionStruct), number, address, address]
     found.sm_read.restype = None
@@ -83,6 +86,30 @@ def library() -> Any:
     found.sm_multiply.restype = None
     found.sm_multiply.argtypes = [address, ctypes.POINTER(LinearStruct), number, address, address]
     return found
+
+
+class Pool:
+    """The threads that share the kernels' work. Threads don't survive a fork: a new process starts its own."""
+
+    def __init__(self, threads: int) -> None:
+        self._library = library()
+        self._threads = threads
+        self._start()
+
+    @property
+    def address(self) -> int:
+        if self._process != os.getpid():
+            self._start()
+        return self._address
+
+    def _start(self) -> None:
+        self._address, self._process = self._library.sm_start(self._threads), os.getpid()
+        if not self._address:
+            raise MemoryError("There is no memory for the kernels' threads.")
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", None) == os.getpid():
+            self._library.sm_stop(self._address)
 
 
 def kernels_name() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ from .library import (
     SOURCES,
     LayerStruct,
     LinearStruct,
+    Pool,
     SpanStruct,
     TextStruct,
     TowerStruct,
     VisionStruct,
     library,
 )
+from .motor import Slot, Span
 
 Progress = Callable[[int, int], None]
 SAMPLED = 64  # values of each array that go into a fingerprint
@@ -65,24 +67,6 @@ MODES = {
 }
 
 
-@dataclass
-class Slot:
-    """Room for one sequence. length: tokens that are in it; setting it back forgets what came later."""
-
-    capacity: int
-    memory: np.ndarray = field(repr=False)
-    length: int = 0
-
-
-@dataclass(frozen=True)
-class Span:
-    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden) float32, None without any."""
-
-    slot: Slot
-    ids: np.ndarray
-    pictures: np.ndarray | None = None
-
-
 class NativeMotor:
     """Encodes tiles and reads tokens. One thread at a time may use it; it uses all cores itself.
 
@@ -103,7 +87,7 @@ class NativeMotor:
         _refuse_unusual(self.config)
         self._library = library()
         self._library.sm_choose(None)
-        self._pool = self._library.sm_start(threads or usable_cores())
+        self._pool = Pool(threads or usable_cores())
         self._kept: list[Any] = []  # memory that the kernels point to
         entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
         if self.config.tie_word_embeddings:
@@ -116,11 +100,6 @@ class NativeMotor:
         ]  # what the vision tower is made of
         self._text = packing.text(MODES[dtype])
         self._embeddings, self._embedding_source = packing.embeddings()
-
-    def __del__(self) -> None:
-        pool = getattr(self, "_pool", None)
-        if pool:
-            self._library.sm_stop(pool)
 
     def fingerprint(self) -> str:
         """A short name of the weights that look at pictures, and of their format: their packed bytes are hashed."""
@@ -138,14 +117,29 @@ class NativeMotor:
         hidden = self.config.text_config.hidden_size
         features = np.empty((len(pixels), self.config.image_seq_len, hidden), np.float32)
         self._library.sm_see(
-            self._pool, ctypes.byref(self._vision), len(pixels), pixels.ctypes.data, features.ctypes.data
+            self._pool.address, ctypes.byref(self._vision), len(pixels), pixels.ctypes.data, features.ctypes.data
         )
         return features
 
+    def slot_bytes(self, tokens: int) -> int:
+        return self._library.sm_cache_bytes(ctypes.byref(self._text), -(-tokens // PANEL) * PANEL)
+
     def open(self, tokens: int) -> Slot:
         """Room for a sequence of up to `tokens` tokens, empty. Memory is taken as it is filled."""
-        capacity = -(-tokens // PANEL) * PANEL
-        return Slot(capacity, _aligned(self._library.sm_cache_bytes(ctypes.byref(self._text), capacity)))
+        return Slot(-(-tokens // PANEL) * PANEL, _aligned(self.slot_bytes(tokens)))
+
+    def copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
+        """Put the first `tokens` tokens of one slot into another, empty one. Raises InputError when they don't fit."""
+        if tokens > min(source.length, target.capacity) or target.length:
+            raise InputError(
+                f"{tokens} tokens of a slot with {source.length} can't be copied into one of {target.capacity} with "
+                f"{target.length}."
+            )
+        self._library.sm_copy(
+            ctypes.byref(self._text), source.memory.ctypes.data, source.capacity, target.memory.ctypes.data,
+            target.capacity, tokens,
+        )  # fmt: skip
+        target.length = tokens
 
     def forward(self, spans: Sequence[Span], wanted: Sequence[int]) -> np.ndarray:
         """Read the spans' tokens after those of their slots. Returns logits (wanted, vocabulary) float32.
@@ -162,8 +156,8 @@ class NativeMotor:
         rows = np.asarray(wanted, np.int32)
         logits = np.empty((len(rows), self.config.text_config.vocab_size), np.float32)
         self._library.sm_read(
-            self._pool, ctypes.byref(self._text), len(spans), described, x.ctypes.data, len(rows), rows.ctypes.data,
-            logits.ctypes.data,
+            self._pool.address, ctypes.byref(self._text), len(spans), described, x.ctypes.data,
+            len(rows), rows.ctypes.data, logits.ctypes.data,
         )  # fmt: skip
         for span in spans:
             span.slot.length += len(span.ids)
@@ -277,7 +271,7 @@ class _Packing:
         elif form == INT4:
             scale = self._keep_array(_aligned(panels * PANEL * inputs // GROUP * 2))
         self._motor._library.sm_pack(
-            self._motor._pool, form, SOURCES[source], panels, inputs, addresses.ctypes.data, packed, scale
+            self._motor._pool.address, form, SOURCES[source], panels, inputs, addresses.ctypes.data, packed, scale
         )
         bias = None
         if f"{names[0]}.bias" in self._tensors:

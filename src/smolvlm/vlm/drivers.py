@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..model import SmolVLMForConditionalGeneration
     from ..processing.processor import SmolVLMProcessor
-    from ..runtimes.native import NativeMotor
+    from ..runtimes.motor import Motor
 
 SAMPLED = 64  # values of each tensor that go into a fingerprint
 
@@ -154,7 +154,7 @@ class TorchDriver:
 class NativeDriver:
     """The CPU motor behind the engine: requests of several threads are answered together, each as if it were alone."""
 
-    def __init__(self, motor: NativeMotor, end_ids: frozenset[int]) -> None:
+    def __init__(self, motor: Motor, end_ids: frozenset[int]) -> None:
         from ..generation.engine import Engine
 
         self.motor = motor

@@ -68,6 +68,9 @@ EXPORT void sm_pack(pool_t *pool, int format, int source, int panels, int inputs
     pack(pool, format, source, panels, inputs, rows, to, scale);
 }
 EXPORT long sm_cache_bytes(const text_t *m, int capacity) { return kernels->cache_bytes(&m->tower, capacity); }
+EXPORT void sm_copy(const text_t *m, const void *from, int from_capacity, void *to, int to_capacity, int tokens) {
+    kernels->copy_prefix(&m->tower, from, from_capacity, to, to_capacity, tokens);
+}
 EXPORT void sm_see(pool_t *pool, const vision_t *v, int tiles, const float *pixels, float *features) {
     kernels->see(pool, v, tiles, pixels, features);
 }

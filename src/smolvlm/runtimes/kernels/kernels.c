@@ -254,4 +254,20 @@ static void multiply(pool_t *pool, const linear_t *w, int rows, const float *x, 
 
 static long cache_bytes(const tower_t *t, int capacity) { return t->layers * layer_words(t, capacity) * 4; }
 
-const kernels_t JOIN(kernels_, ISA) = {see, read_tokens, cache_bytes, multiply};
+/* Whole panels of keys and whole units of values: what comes after `tokens` in them is overwritten before it is read. */
+static void copy_prefix(const tower_t *t, const uint32_t *from, int from_capacity, uint32_t *to, int to_capacity,
+                        int tokens) {
+    long keys = key_words(t, ROUND_UP(tokens, PANEL)), values = ROUND_UP(tokens, 2) / unit_of(t) * PANEL;
+    for (int i = 0; i < t->layers; i++) {
+        for (int head = 0; head < t->kv_heads; head++)
+            memcpy(to + head * key_words(t, to_capacity), from + head * key_words(t, from_capacity), keys * 4);
+        const uint32_t *from_values = from + t->kv_heads * key_words(t, from_capacity);
+        uint32_t *to_values = to + t->kv_heads * key_words(t, to_capacity);
+        for (int panel = 0; panel < t->kv_heads * (ROUND_UP(t->head_dim, PANEL) / PANEL); panel++)
+            memcpy(to_values + (long)panel * to_capacity / unit_of(t) * PANEL,
+                   from_values + (long)panel * from_capacity / unit_of(t) * PANEL, values * 4);
+        from += layer_words(t, from_capacity), to += layer_words(t, to_capacity);
+    }
+}
+
+const kernels_t JOIN(kernels_, ISA) = {see, read_tokens, cache_bytes, copy_prefix, multiply};

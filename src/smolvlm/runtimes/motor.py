@@ -1,0 +1,74 @@
+"""The seam between the engine and whatever runs the model: sequences live in slots, new tokens come in spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..config import SmolVLMConfig
+
+
+@dataclass(eq=False)
+class Slot:
+    """Room for one sequence. length: tokens that are in it; setting it back forgets what came later.
+
+    memory: the motor's own.
+    """
+
+    capacity: int
+    memory: Any = field(repr=False)
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden) float32, None without any."""
+
+    slot: Slot
+    ids: np.ndarray
+    pictures: np.ndarray | None = None
+
+
+class Motor(Protocol):
+    """Encodes tiles and reads tokens. One thread at a time may use it."""
+
+    config: SmolVLMConfig
+
+    @property
+    def name(self) -> str:
+        """The runtime it belongs to."""
+        ...
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A short name of the weights that look at pictures, and of their format."""
+        ...
+
+    def encode(self, pixel_values: np.ndarray) -> np.ndarray:
+        """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
+        ...
+
+    def slot_bytes(self, tokens: int) -> int:
+        """Memory that a slot for so many tokens takes when it is full."""
+        ...
+
+    def open(self, tokens: int) -> Slot:
+        """Room for a sequence of up to `tokens` tokens, empty."""
+        ...
+
+    def copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
+        """Put the first `tokens` tokens of one slot into another, empty one. Raises InputError when they don't fit."""
+        ...
+
+    def forward(self, spans: Sequence[Span], wanted: Sequence[int]) -> np.ndarray:
+        """Read the spans' tokens after those of their slots. Returns logits (wanted, vocabulary) float32.
+
+        wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
+        """
+        ...
