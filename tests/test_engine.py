@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.errors import InputError
-from smolvlm.generation.engine import TOKENS_A_STEP, Engine, Generation
+from smolvlm.errors import BusyError, InputError, MemoryBudgetError
+from smolvlm.generation.engine import TOKENS_A_STEP, Engine, run
 from smolvlm.generation.generate import generate
+from smolvlm.generation.scheduler import Generation
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.runtimes.native import NativeMotor
@@ -31,7 +32,7 @@ def plain(motor: NativeMotor, tmp_path_factory: pytest.TempPathFactory) -> SmolV
 
 
 asked = st.tuples(
-    st.integers(0, 10**6),  # seed of prompt and pixels
+    st.integers(0, 2) | st.integers(0, 10**6),  # seed of prompt and pixels: often the same
     st.integers(1, 60),  # text tokens
     st.integers(0, 2),  # tiles
     st.integers(1, 8),  # new tokens
@@ -42,14 +43,18 @@ asked = st.tuples(
 
 
 @settings(max_examples=25)
-@given(requests=st.lists(asked, min_size=1, max_size=6), piece=st.sampled_from([7, 40, TOKENS_A_STEP]))
+@given(
+    requests=st.lists(asked, min_size=1, max_size=6),
+    piece=st.sampled_from([7, 40, TOKENS_A_STEP]),
+    memory=st.sampled_from([2, 3, 5, 1000]),
+)
 def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
-    motor: NativeMotor, plain: SmolVLMForConditionalGeneration, requests: list[tuple], piece: int
+    motor: NativeMotor, plain: SmolVLMForConditionalGeneration, requests: list[tuple], piece: int, memory: int
 ) -> None:
-    engine = Engine(motor, tokens_a_step=piece, most_running=3)
+    engine = Engine(motor, memory_bytes=memory * motor.slot_bytes(64), tokens_a_step=piece, most_running=3)
     generations: list[Generation] = []
     step = 0
-    while step <= 20 or engine.running or engine.waiting:
+    while step <= 20 or engine.busy:
         for number, (seed, text, tiles, count, temperature, start, _) in enumerate(requests):
             if start == step:
                 ids, pixels = prompt(seed, text, tiles)
@@ -78,13 +83,112 @@ def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
 
 
 def prompt(seed: int, text: int, tiles: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    words = rng.integers(10, 500, text)
+    """Of the same seed: the same tiles, and the same words as far as they go."""
+    words = np.random.default_rng(seed).integers(10, 500, text)
     image = np.full(16 * tiles, tiny_token_ids()["<image>"])
-    return np.concatenate([words[:1], image, words[1:]]), rng.uniform(-1, 1, (tiles, 3, 32, 32)).astype(np.float32)
+    pixels = np.random.default_rng(seed).uniform(-1, 1, (tiles, 3, 32, 32)).astype(np.float32)
+    return np.concatenate([words[:1], image, words[1:]]), pixels
+
+
+def ask(motor: NativeMotor, seed: int, text: int, tiles: int, **options: object) -> Generation:
+    ids, pixels = prompt(seed, text, tiles)
+    pictures = motor.encode(pixels).reshape(-1, 64) if tiles else None
+    return Generation(ids, pictures, SamplingParams(max_new_tokens=4), (), **options)  # type: ignore[arg-type]
+
+
+class Counting:
+    """A motor that counts the tokens it reads."""
+
+    def __init__(self, motor: NativeMotor) -> None:
+        self._motor = motor
+        self.read = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._motor, name)
+
+    def forward(self, spans: list, wanted: list[int]) -> np.ndarray:
+        self.read += sum(len(span.ids) for span in spans)
+        return self._motor.forward(spans, wanted)
+
+
+@pytest.fixture
+def counting(motor: NativeMotor) -> Counting:
+    return Counting(motor)
+
+
+def new_engine(motor: object, **options: int) -> Engine:
+    return Engine(motor, **{"memory_bytes": 2**30} | options)  # type: ignore[arg-type]
+
+
+def test_the_next_question_about_a_picture_reads_only_its_own_tokens(counting: Counting, motor: NativeMotor) -> None:
+    engine = new_engine(counting)
+    first, second = ask(motor, 1, 40, 2), ask(motor, 1, 44, 2)
+    run(engine, [engine.submit(first)])
+    before = counting.read
+    run(engine, [engine.submit(second)])
+    assert second.cached_tokens == len(first.prompt_ids)  # all of it: the second prompt goes on where the first ends
+    assert counting.read - before == len(second.prompt_ids) - second.cached_tokens + 3  # the last token is never read
+    alone = ask(motor, 1, 44, 2)
+    other = new_engine(motor)
+    run(other, [other.submit(alone)])
+    assert second.token_ids == alone.token_ids
+
+
+def test_another_picture_shares_nothing_behind_it(counting: Counting, motor: NativeMotor) -> None:
+    engine = new_engine(counting)
+    run(engine, [engine.submit(ask(motor, 1, 40, 2))])
+    ids, _ = prompt(1, 40, 2)
+    other = Generation(ids, motor.encode(prompt(2, 40, 2)[1]).reshape(-1, 64), SamplingParams(max_new_tokens=4), ())
+    run(engine, [engine.submit(other)])
+    assert other.cached_tokens == 0
+
+
+def test_questions_that_come_together_read_their_common_picture_once(counting: Counting, motor: NativeMotor) -> None:
+    engine = new_engine(counting, tokens_a_step=20)
+    asked = [engine.submit(ask(motor, 1, 40 + extra, 2)) for extra in (0, 3, 6)]
+    run(engine, asked)
+    assert [one.cached_tokens for one in asked] == [0, 72, 75]
+    assert counting.read == 78 + 3 * 3
+
+
+def test_prefixes_go_when_there_is_no_room_for_them(motor: NativeMotor) -> None:
+    engine = new_engine(motor, memory_bytes=motor.slot_bytes(64) * 4)
+    run(engine, [engine.submit(ask(motor, 1, 40, 2))])
+    assert engine.scheduler.prefixes.num_bytes == motor.slot_bytes(128)
+    big = ask(motor, 2, 150, 0)
+    run(engine, [engine.submit(big)])
+    assert len(big.token_ids) == 4 and engine.scheduler.prefixes.num_bytes == motor.slot_bytes(192)
+    engine = new_engine(motor, prefix_bytes=0)
+    run(engine, [engine.submit(ask(motor, 1, 40, 2))])
+    assert not engine.scheduler.prefixes.prefixes
+
+
+def test_what_can_never_fit_and_what_is_too_much_is_refused(motor: NativeMotor) -> None:
+    engine = new_engine(motor, memory_bytes=motor.slot_bytes(64), most_waiting=2)
+    with pytest.raises(MemoryBudgetError, match=r"103 tokens of prompt and answer need \d+ MiB"):
+        engine.submit(ask(motor, 1, 100, 0))
+    waiting = [engine.submit(ask(motor, 1, 10, 0)) for _ in range(2)]
+    with pytest.raises(BusyError, match="2 requests are waiting"):
+        engine.submit(ask(motor, 1, 10, 0))
+    run(engine, waiting)
+    engine.submit(ask(motor, 1, 10, 0))
+
+
+def test_logits_of_a_prompt_are_kept_from_a_place_on(
+    motor: NativeMotor, plain: SmolVLMForConditionalGeneration
+) -> None:
+    engine = new_engine(motor, tokens_a_step=11)
+    asked = [ask(motor, 3, 50, 0, keep_logits=place) for place in (49, 45, 20)]
+    for one in asked:
+        engine.submit(one)
+    run(engine, asked)
+    with torch.inference_mode():
+        expected = plain(torch.from_numpy(prompt(3, 50, 0)[0])[None]).logits[0].numpy()
+    for one, place in zip(asked, (49, 45, 20), strict=True):
+        np.testing.assert_allclose(np.stack(one.logits), expected[place:], rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 def test_a_prompt_without_its_pictures_features_is_refused(motor: NativeMotor) -> None:
     ids, _ = prompt(0, 5, 2)
     with pytest.raises(InputError, match="32 image tokens, its pictures give 16 features"):
-        Engine(motor).submit(Generation(ids, np.zeros((16, 64), np.float32), SamplingParams(), ()))
+        new_engine(motor).submit(Generation(ids, np.zeros((16, 64), np.float32), SamplingParams(), ()))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import SmolVLMConfig as SmolVLMConfig
     from .config import SmolVLMVisionConfig as SmolVLMVisionConfig
+    from .errors import BusyError as BusyError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import ContextLengthError as ContextLengthError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
     from .errors import MediaError as MediaError
+    from .errors import MemoryBudgetError as MemoryBudgetError
     from .errors import MissingDependencyError as MissingDependencyError
     from .errors import ModelNotFoundError as ModelNotFoundError
     from .errors import PromptError as PromptError
@@ -52,6 +54,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "config": ("SmolVLMConfig", "SmolVLMVisionConfig"),
     "errors": (
+        "BusyError",
         "CheckpointError",
         "ConfigError",
         "ContextLengthError",
@@ -59,6 +62,7 @@ _HOMES = {
         "ImageError",
         "InputError",
         "MediaError",
+        "MemoryBudgetError",
         "MissingDependencyError",
         "ModelNotFoundError",
         "PromptError",

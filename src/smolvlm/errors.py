@@ -8,9 +8,11 @@ SmolVLMError
 │   │   └── FetchError               a URL that is refused, or whose download failed
 │   ├── PromptError                  placeholders, media and messages don't fit together
 │   ├── ContextLengthError           more tokens than the model holds
+│   ├── MemoryBudgetError            more tokens than the memory set aside for them holds
 │   └── ConfigError                  a configuration or recipe with wrong or unknown keys
 ├── CheckpointError                  files of a model that are missing, damaged or don't fit
 │   └── ModelNotFoundError (OSError) no such directory or hub id
+├── BusyError                        too many requests are waiting
 └── MissingDependencyError (ImportError)
 """
 
@@ -47,6 +49,10 @@ class ContextLengthError(InputError):
     """The prompt needs more tokens than the model holds."""
 
 
+class MemoryBudgetError(InputError):
+    """The request needs more memory than was set aside for all requests together."""
+
+
 class ConfigError(InputError):
     """A configuration or recipe with a wrong value or an unknown key."""
 
@@ -57,6 +63,10 @@ class CheckpointError(SmolVLMError):
 
 class ModelNotFoundError(CheckpointError, OSError):
     """No checkpoint under this directory or hub id. Also an OSError, as the reference raises."""
+
+
+class BusyError(SmolVLMError):
+    """Too many requests are waiting already; the same one may pass later."""
 
 
 class MissingDependencyError(SmolVLMError, ImportError):

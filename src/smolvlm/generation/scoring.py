@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..types import SamplingParams
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import KVCache, SmolVLMForConditionalGeneration
-    from ..runtimes.motor import Motor
+    from .scheduler import Generation
 
 Spelling = tuple[int, ...]
+READING = SamplingParams(max_new_tokens=1)
 # Endings read at once on copies of the prompt's cache: more save little time and cost memory.
 ROWS_AT_ONCE = 8
 
@@ -47,31 +50,39 @@ def score_choices(
         return [_log_sum([likelihoods[spelling] for spelling in choice]) for choice in choices]
 
 
-def score_on_motor(
-    motor: Motor, prompt_ids: np.ndarray, pictures: np.ndarray | None, choices: Sequence[Sequence[Spelling]]
-) -> list[float]:
-    """score_choices for a motor. pictures: (image tokens of the prompt, hidden)."""
-    from ..runtimes.motor import Span
+def requests_for(
+    prompt_ids: np.ndarray, pictures: np.ndarray | None, choices: Sequence[Sequence[Spelling]]
+) -> list[Generation]:
+    """score_choices for an engine: what it must read. pictures: (image tokens of the prompt, hidden)."""
+    from .scheduler import Generation
 
-    spellings = [spelling for choice in choices for spelling in choice]
-    slot = motor.open(len(prompt_ids) + max(map(len, spellings)))
-    first = _log_softmax(motor.forward([Span(slot, prompt_ids, pictures)], [len(prompt_ids) - 1]))[0]
+    endings = [()] if begin_differently(choices) else [spelling[:-1] for choice in choices for spelling in choice]
+    return [
+        Generation(np.append(prompt_ids, np.array(ending, prompt_ids.dtype)), pictures, READING, (),
+                   keep_logits=len(prompt_ids) - 1)
+        for ending in endings
+    ]  # fmt: skip
+
+
+def scores_from(read: Sequence[Generation], choices: Sequence[Sequence[Spelling]]) -> list[float]:
+    """The log probability of each choice, from the logits that were kept."""
     if begin_differently(choices):
+        first = _log_softmax(read[0].logits[0])
         starts = [sorted({spelling[0] for spelling in spellings}) for spellings in choices]
         return [float(np.logaddexp.reduce(first[ids])) for ids in starts]
-    likelihoods = {}
-    for spelling in spellings:
-        score = first[spelling[0]]
-        if len(spelling) > 1:
-            later = _log_softmax(motor.forward([Span(slot, np.array(spelling[:-1]))], range(len(spelling) - 1)))
-            slot.length = len(prompt_ids)
-            score += later[np.arange(len(later)), list(spelling[1:])].sum()
-        likelihoods[spelling] = score
-    return [float(np.logaddexp.reduce([likelihoods[spelling] for spelling in choice])) for choice in choices]
+    likelihoods = iter(read)
+    found = []
+    for spellings in choices:
+        each = []
+        for spelling in spellings:
+            logits = _log_softmax(np.stack(next(likelihoods).logits))  # (tokens of the spelling, vocabulary)
+            each.append(logits[np.arange(len(spelling)), list(spelling)].sum())
+        found.append(float(np.logaddexp.reduce(each)))
+    return found
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """(rows, vocabulary) float64."""
+    """(..., vocabulary) float64."""
     logits = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

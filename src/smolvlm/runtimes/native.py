@@ -7,7 +7,6 @@ for; the embedding table stays in the file, of which only the rows that are used
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,6 +36,7 @@ from .library import (
     VisionStruct,
     library,
 )
+from .machine import usable_cores
 from .motor import Slot, Span
 
 Progress = Callable[[int, int], None]
@@ -169,14 +169,6 @@ class NativeMotor:
         if span.pictures is not None:
             x[span.ids == self.config.image_token_id] = span.pictures
         return x
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; OMP_NUM_THREADS says otherwise, as it does to torch."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Packing:

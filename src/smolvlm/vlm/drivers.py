@@ -6,7 +6,7 @@ A driver owns its model and the lock around it; the lock is held during a step, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from .answers import Writer
 if TYPE_CHECKING:
     import torch
 
+    from ..generation.scheduler import Generation
     from ..model import SmolVLMForConditionalGeneration
     from ..processing.processor import SmolVLMProcessor
     from ..runtimes.motor import Motor
@@ -154,11 +155,12 @@ class TorchDriver:
 class NativeDriver:
     """The CPU motor behind the engine: requests of several threads are answered together, each as if it were alone."""
 
-    def __init__(self, motor: Motor, end_ids: frozenset[int]) -> None:
+    def __init__(self, motor: Motor, end_ids: frozenset[int], limits: Mapping[str, int]) -> None:
+        """limits: memory_bytes and other arguments of Engine."""
         from ..generation.engine import Engine
 
         self.motor = motor
-        self._engine = Engine(motor)
+        self._engine = Engine(motor, **limits)
         self._end_ids = end_ids
         self._lock = threading.Lock()
 
@@ -185,39 +187,48 @@ class NativeDriver:
         return np.concatenate(features)
 
     def write(self, prepared: Sequence[Prepared], writers: Sequence[Writer]) -> Iterator[None]:
-        from ..generation.engine import Generation
+        from ..generation.scheduler import Generation
 
         own = [
             Generation(one.input_ids, _rows(one.features), one.params, self._end_ids, writer.take)
             for one, writer in zip(prepared, writers, strict=True)
         ]
-        going = list(zip(own, writers, strict=True))
+        writer_of = dict(zip(own, writers, strict=True))
+        for ended in self._run(own):
+            for generation in ended:
+                assert generation.finish_reason is not None, "nobody else cancels it"
+                writer_of[generation].finish(generation.finish_reason)
+            yield
+
+    def score(self, prepared: Prepared, choices: Sequence[Sequence[Spelling]]) -> list[float]:
+        from ..generation.scoring import requests_for, scores_from
+
+        own = requests_for(prepared.input_ids, _rows(prepared.features), choices)
+        for _ in self._run(own):
+            pass
+        return scores_from(own, choices)
+
+    def _run(self, own: Sequence[Generation]) -> Iterator[list[Generation]]:
+        """Step until these have ended; yields, after every step, those that just did."""
+        going = list(own)
         try:
             with self._lock:
                 for generation in own:
                     self._engine.submit(generation)
             while going:
                 with self._lock:
-                    if not any(generation.ended for generation, _ in going):  # else another thread's step ended it
+                    if not any(generation.ended for generation in going):  # else another thread's step ended it
                         self._engine.step()
-                for generation, writer in going:
-                    if generation.finish_reason is not None:
-                        writer.finish(generation.finish_reason)
-                going = [(generation, writer) for generation, writer in going if not generation.ended]
-                yield
+                ended = [generation for generation in going if generation.ended]
+                going = [generation for generation in going if not generation.ended]
+                yield ended
         finally:
-            for generation, _ in going:
+            for generation in going:
                 generation.cancelled = True
             # never wait here: a forgotten stream is collected anywhere, even in this thread's own step
             if going and self._lock.acquire(blocking=False):
                 self._engine.drop_ended()
                 self._lock.release()
-
-    def score(self, prepared: Prepared, choices: Sequence[Sequence[Spelling]]) -> list[float]:
-        from ..generation.scoring import score_on_motor
-
-        with self._lock:
-            return score_on_motor(self.motor, prepared.input_ids, _rows(prepared.features), choices)
 
 
 def _rows(features: np.ndarray | None) -> np.ndarray | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RUNTIMES = ("torch", "native")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
 SMALL_BYTES = 100 * 2**20
+SHARE_FOR_CACHES = 0.5  # of the memory that is free when the weights are loaded
 
 
 def load(
@@ -35,6 +36,8 @@ def load(
     token: str | bool | None = None,
     progress: Callable[[int, int], None] | None = None,
     runtime: str = "torch",
+    cache_bytes: int | None = None,
+    most_waiting: int = 1024,
 ) -> VLM:
     """A model that answers questions about pictures and videos.
 
@@ -45,6 +48,8 @@ def load(
     progress: called with (bytes done, bytes in all) while weights are read.
     runtime: "torch", or "native" for the CPU kernels, which need less time and memory and no import of torch; their
     dtypes are "float32", "bfloat16", "int8", "int8-vision" (8-bit activations in the vision tower, too) and "int4".
+    cache_bytes: memory for the tokens of all requests together, half of what is free by default; most_waiting: requests
+    that may wait for a place in it.
     Raises ModelNotFoundError, CheckpointError, ConfigError.
     """
     if runtime not in RUNTIMES:
@@ -52,7 +57,9 @@ def load(
     directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
     name = str(model or hub.BUNDLED)
     if runtime == "native":
-        return _load_native(directory, name, device, dtype, attn_implementation, progress)
+        limits = {} if cache_bytes is None else {"memory_bytes": cache_bytes}
+        limits["most_waiting"] = most_waiting
+        return _load_native(directory, name, device, dtype, attn_implementation, progress, limits)
     device = str(device or best_device())
     if dtype is None:
         stored = sum(entry.num_bytes for entry in read_index(directory).values())
@@ -74,7 +81,9 @@ def _load_native(
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
     progress: Callable[[int, int], None] | None,
+    limits: dict[str, int],
 ) -> VLM:
+    from ..runtimes.machine import available_memory
     from ..runtimes.native import NativeMotor
 
     if str(device or "cpu") != "cpu":
@@ -87,7 +96,9 @@ def _load_native(
     motor = NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
     processor = SmolVLMProcessor.from_pretrained(directory)
     ends = _end_ids(directory, processor)
-    return VLM(NativeDriver(motor, frozenset(ends)), processor, name=name, end_ids=ends)
+    limits = {"memory_bytes": int(SHARE_FOR_CACHES * available_memory())} | limits
+    driver = NativeDriver(motor, frozenset(ends), limits)
+    return VLM(driver, processor, name=name, end_ids=ends)
 
 
 def preview(
