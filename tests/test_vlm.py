@@ -19,6 +19,7 @@ from smolvlm.generation.generate import generate
 from smolvlm.types import SamplingParams
 from smolvlm.vlm import VLM, default_dtype, load, preview
 from smolvlm.vlm.spelling import spell
+from smolvlm.vlm.tiles import TileCache
 from tests.tiny import tiny_checkpoint
 
 
@@ -168,12 +169,14 @@ def test_threads_get_the_answers_they_would_get_alone(vlm: VLM) -> None:
 
 
 def test_features_are_made_once_and_answer_like_the_pictures(vlm: VLM) -> None:
+    vlm._tiles = TileCache(vlm._driver.encode, vlm._driver.join)
     with Calls(vlm.model.model.vision_model) as calls:
         features = vlm.encode(images=[picture(1), picture(2)], videos=[frames(4)])
         assert calls.count > 0
         calls.count = 0
         answers = [vlm.ask(question, features=features, max_new_tokens=8) for question in ("What?", "Where?")]
         assert calls.count == 0
+    vlm._tiles = TileCache(vlm._driver.encode, vlm._driver.join)
     for question, answer in zip(("What?", "Where?"), answers, strict=True):
         direct = vlm.ask(question, images=[picture(1), picture(2)], videos=[frames(4)], max_new_tokens=8)
         assert answer.token_ids == direct.token_ids and answer.frames == direct.frames

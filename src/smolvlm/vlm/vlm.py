@@ -30,6 +30,7 @@ from .requests import (
     read_request,
 )
 from .spelling import spell
+from .tiles import TileCache
 
 if TYPE_CHECKING:
     from ..model import SmolVLMForConditionalGeneration
@@ -51,6 +52,7 @@ class VLM:
     ) -> None:
         """end_ids: token ids that end an answer; the first is the one that the model itself writes."""
         self._driver = driver
+        self._tiles = TileCache(driver.encode, driver.join)
         self.processor = processor
         self.name = name
         self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
@@ -162,7 +164,7 @@ class VLM:
         inputs = self.processor.prepare(request.messages, **request.look, context=self.context)
         assert inputs.pixel_values is not None, "pictures have pixels"
         return Features(
-            values=self._driver.encode(inputs.pixel_values),
+            values=self._tiles.encode(inputs.pixel_values),
             tile_rows_cols=inputs.tile_rows_cols,
             fingerprint=self.fingerprint(),
             frames=inputs.frames,
@@ -186,7 +188,7 @@ class VLM:
         )
         features = self._joined(request.features)
         if inputs.pixel_values is not None:
-            features = self._driver.encode(inputs.pixel_values)
+            features = self._tiles.encode(inputs.pixel_values)
         room = self.context - len(inputs.input_ids)
         params = request.params
         if params.max_new_tokens > room:
