@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from smolvlm.errors import BusyError, InputError, MemoryBudgetError
 from smolvlm.generation.engine import TOKENS_A_STEP, Engine, run
 from smolvlm.generation.generate import generate
+from smolvlm.generation.lookup import Lookup
 from smolvlm.generation.scheduler import Generation
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
+from smolvlm.runtimes.motor import Slot
 from smolvlm.runtimes.native import NativeMotor
 from smolvlm.types import SamplingParams
 from tests.tiny import tiny_checkpoint, tiny_token_ids
@@ -47,11 +49,23 @@ asked = st.tuples(
     requests=st.lists(asked, min_size=1, max_size=6),
     piece=st.sampled_from([7, 40, TOKENS_A_STEP]),
     memory=st.sampled_from([2, 3, 5, 1000]),
+    lookup=st.sampled_from([0, 5]),
 )
 def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
-    motor: NativeMotor, plain: SmolVLMForConditionalGeneration, requests: list[tuple], piece: int, memory: int
+    motor: NativeMotor,
+    plain: SmolVLMForConditionalGeneration,
+    requests: list[tuple],
+    piece: int,
+    memory: int,
+    lookup: int,
 ) -> None:
-    engine = Engine(motor, memory_bytes=memory * motor.slot_bytes(64), tokens_a_step=piece, most_running=3)
+    engine = Engine(
+        motor,
+        memory_bytes=memory * motor.slot_bytes(64),
+        tokens_a_step=piece,
+        most_running=3,
+        lookup_tokens=lookup,
+    )
     generations: list[Generation] = []
     step = 0
     while step <= 20 or engine.busy:
@@ -149,6 +163,69 @@ def test_questions_that_come_together_read_their_common_picture_once(counting: C
     run(engine, asked)
     assert [one.cached_tokens for one in asked] == [0, 72, 75]
     assert counting.read == 78 + 3 * 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guesses_change_nothing(motor: NativeMotor, plain: SmolVLMForConditionalGeneration, temperature: float) -> None:
+    ids = np.tile(np.random.default_rng(0).integers(10, 500, 6), 4)
+    params = SamplingParams(max_new_tokens=60, temperature=temperature, top_k=2, seed=1)
+    (expected,) = generate(plain, {"input_ids": torch.from_numpy(ids)[None]}, params, eos_token_ids=())
+    engine = new_engine(motor, lookup_tokens=8)
+    request = engine.submit(Generation(ids, None, params, ()))
+    run(engine, [request])
+    assert tuple(request.token_ids) == expected.token_ids
+
+
+class Parrot(Counting):
+    """A model that says again what was said six tokens before, and `off` instead of every 20th token."""
+
+    def open(self, tokens: int) -> Slot:
+        return Slot(tokens, np.zeros(tokens, np.int64))
+
+    def forward(self, spans: list, wanted: list[int]) -> np.ndarray:
+        rows = []
+        for span in spans:
+            start, end = span.slot.length, span.slot.length + len(span.ids)
+            span.slot.memory[start:end] = span.ids
+            span.slot.length = end
+            rows += range(start, end)
+        memory = spans[0].slot.memory
+        logits = np.zeros((len(wanted), 600), np.float32)
+        for row, place in enumerate(wanted):
+            at = rows[place] + 1
+            logits[row, memory[at - 6] if at % 20 else 599] = 1
+        return logits
+
+
+@pytest.mark.parametrize("end", [None, 15])
+def test_right_guesses_save_steps(motor: NativeMotor, end: int | None) -> None:
+    ids = np.tile([11, 12, 13, 14, 15, 16], 3)
+    found, steps = [], []
+    for most in (0, 8):
+        engine = new_engine(Parrot(motor), lookup_tokens=most)
+        request = Generation(ids, None, SamplingParams(max_new_tokens=100), () if end is None else (end,))
+        engine.submit(request)
+        steps.append(0)
+        while not request.ended:
+            engine.step()
+            steps[-1] += 1
+        found.append((request.token_ids, request.finish_reason))
+    assert found[0] == found[1]
+    assert found[0][1] == ("length" if end is None else "stop")
+    assert steps[1] < (40 if end is None else steps[0])
+
+
+def test_lookup_guesses_what_followed_before() -> None:
+    lookup = Lookup(np.array([1, 2, 3, 4, 99, 1, 2, 3]), most=8, never=(99,))
+    assert lookup.guess() == [4]  # up to a token that is never guessed
+    lookup.add([4, 7, 8, 9, 1, 2, 3, 4])
+    assert lookup.guess() == [7, 8, 9]
+    lookup.learn(3, 3)
+    assert lookup.guess() == [7, 8, 9, 1, 2, 3]
+    lookup.learn(6, 2)
+    assert lookup.guess() == [7, 8, 9]
+    lookup.add([5])
+    assert lookup.guess() == []
 
 
 def test_prefixes_go_when_there_is_no_room_for_them(motor: NativeMotor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..runtimes.motor import Motor, Span
 from ..types import FinishReason
+from .lookup import Lookup
 from .scheduler import MOST_RUNNING, MOST_WAITING, PREFIX_BYTES, Generation, Scheduler
 
 TOKENS_A_STEP = 1024  # prompt tokens read in one step, beside one token of each running request
@@ -30,9 +31,12 @@ class Engine:
         most_running: int = MOST_RUNNING,
         most_waiting: int = MOST_WAITING,
         prefix_bytes: int = PREFIX_BYTES,
+        lookup_tokens: int = 0,
     ) -> None:
+        """lookup_tokens: most tokens of a request that are guessed at a time, see lookup.py; 0: none."""
         self.motor = motor
         self.tokens_a_step = tokens_a_step
+        self.lookup_tokens = lookup_tokens
         self.scheduler = Scheduler(
             motor,
             memory_bytes=memory_bytes,
@@ -71,7 +75,7 @@ class Engine:
         for piece in pieces:
             rows = logits[row : row + len(piece.span.ids) - piece.wanted_from]
             row += len(rows)
-            news += _take(piece.generation, rows)
+            news += [(piece.generation, token_id) for token_id in _take(piece, rows)]
         self.scheduler.drop_ended()
         return news
 
@@ -83,12 +87,23 @@ class Engine:
             assert slot is not None, "running requests have slots"
             left = len(generation.prompt_ids) - slot.length
             if left <= 0:
-                pieces.append(_Piece(generation, Span(slot, np.array(generation.token_ids[-1:])), 0))
+                ids = generation.token_ids[-1:] + self._guess(generation)
+                pieces.append(_Piece(generation, Span(slot, np.array(ids)), 0))
             elif budget:
                 count = min(left, budget)
                 budget -= count
                 pieces.append(_prompt_piece(generation, slot.length, count))
         return pieces
+
+    def _guess(self, generation: Generation) -> list[int]:
+        """The tokens after its last one, as far as there is an answer to come: the last one is never read."""
+        if not self.lookup_tokens:
+            return []
+        if generation.lookup is None:
+            picture = self.motor.config.image_token_id
+            generation.lookup = Lookup(generation.prompt_ids, self.lookup_tokens, never=(picture,))
+            generation.lookup.add(generation.token_ids)
+        return generation.lookup.guess()[: generation.params.max_new_tokens - len(generation.token_ids) - 1]
 
 
 @dataclass(frozen=True)
@@ -111,10 +126,9 @@ def _prompt_piece(generation: Generation, start: int, count: int) -> _Piece:
     return _Piece(generation, Span(generation.slot, ids, pictures), min(max(first - start, 0), count))
 
 
-def _take(generation: Generation, logits: np.ndarray) -> list[tuple[Generation, int]]:
-    """Use a request's new logits: keep them, or choose its next token."""
-    slot, sampler = generation.slot, generation.sampler
-    assert slot is not None and sampler is not None, "running requests have them"
+def _take(piece: _Piece, logits: np.ndarray) -> list[int]:
+    """Use a request's new logits: keep them, or choose its next tokens. logits: (wanted, vocabulary)."""
+    generation, slot = piece.generation, piece.span.slot
     if generation.keep_logits is not None:
         generation.logits += list(logits)
         if slot.length == len(generation.prompt_ids):
@@ -122,10 +136,27 @@ def _take(generation: Generation, logits: np.ndarray) -> list[tuple[Generation, 
         return []
     if not len(logits):
         return []
-    token_id = sampler.choose(logits[-1])
-    generation.token_ids.append(token_id)
-    generation.finish_reason = _ending(generation, token_id)
-    return [(generation, token_id)]
+    guessed = piece.span.ids[piece.wanted_from + 1 :].tolist()
+    chosen = _choose(generation, guessed, logits)
+    slot.length -= len(guessed) + 1 - len(chosen)  # what was guessed wrong is forgotten
+    if generation.lookup is not None:
+        generation.lookup.add(chosen)
+        generation.lookup.learn(len(guessed), len(chosen) - 1)
+    return chosen
+
+
+def _choose(generation: Generation, guessed: Sequence[int], logits: np.ndarray) -> list[int]:
+    """Tokens, as long as the guesses that they were read after are right."""
+    assert generation.sampler is not None, "running requests have one"
+    chosen: list[int] = []
+    for row, guess in zip(logits, [*guessed, None], strict=True):
+        token_id = generation.sampler.choose(row)
+        chosen.append(token_id)
+        generation.token_ids.append(token_id)
+        generation.finish_reason = _ending(generation, token_id)
+        if generation.ended or token_id != guess:
+            break
+    return chosen
 
 
 def run(engine: Engine, generations: Sequence[Generation]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import BusyError, InputError, MemoryBudgetError
 from ..runtimes.motor import Motor, Slot
 from ..types import FinishReason, SamplingParams
+from .lookup import Lookup
 from .prefix import SHORTEST, Prefix, PrefixCache, prefix_key, shared_length
 from .sampling import Sampler
 
@@ -46,6 +47,7 @@ class Generation:
     cancelled: bool = False
     slot: Slot | None = None
     sampler: Sampler | None = None
+    lookup: Lookup | None = None
     key: np.ndarray | None = None
     is_picture: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
