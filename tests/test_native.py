@@ -53,8 +53,9 @@ def product(library: object, weights: np.ndarray, x: np.ndarray, form: int, int8
     panels = np.zeros(len(addresses) * inputs * 4, np.uint8)
     scale = np.zeros(len(addresses) * max(1, inputs // GROUP) * 4, np.uint8)
     library.sm_pack(
-        pool, form, 0, len(addresses) // PANEL, inputs, addresses.ctypes.data, panels.ctypes.data, scale.ctypes.data
-    )
+        pool, form, 0, len(addresses) // PANEL, inputs, addresses.ctypes.data, None, panels.ctypes.data,
+        scale.ctypes.data,
+    )  # fmt: skip
     linear = LinearStruct(panels.ctypes.data, scale.ctypes.data, None, inputs, outputs, form, int(int8_inputs))
     y = np.full((len(x), outputs), np.nan, np.float32)
     library.sm_multiply(pool, linear, len(x), x.ctypes.data, y.ctypes.data)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..config import SmolVLMConfig
 from ..errors import CheckpointError
+from .quantised import logical_shape
 from .safetensors import TensorEntry
 
 HEAD = "lm_head.weight"
@@ -32,9 +33,9 @@ def require_shapes(expected: Mapping[str, Shape], found: Mapping[str, TensorEntr
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     misshaped = [
-        f"{key} (file {found[key].shape}, model {shape})"
+        f"{key} (file {logical_shape(key, found[key])}, model {shape})"
         for key, shape in expected.items()
-        if key in found and found[key].shape != shape
+        if key in found and logical_shape(key, found[key]) != shape
     ]
     if not (missing or unexpected or misshaped):
         return

@@ -22,6 +22,7 @@ COMMANDS = {
     "chat": "talk about pictures and videos, turn by turn",
     "tokens": "show what pictures and videos cost, before anything runs",
     "train": "train a model from nothing by a recipe",
+    "quantize": "write a checkpoint with weights in 8 or 4 bits",
     "doctor": "check this installation and name the cure of each problem",
 }
 DEBUG = "SMOLVLM_DEBUG"

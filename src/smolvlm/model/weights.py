@@ -17,7 +17,18 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .. import hub
-from ..checkpoint import OutgoingTensor, TensorEntry, map_tensors, parse_size, read_index, read_json, write, write_json
+from ..checkpoint import (
+    OutgoingTensor,
+    TensorEntry,
+    map_tensor,
+    map_tensors,
+    parse_size,
+    read_index,
+    read_json,
+    write,
+    write_json,
+)
+from ..checkpoint.quantised import STORED, dequantise, logical_shape, quantised_mode, split_scales
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 from ..errors import CheckpointError, ConfigError, InputError
 from .pretrained import Pretrained
@@ -76,12 +87,13 @@ def load_pretrained(
         name_or_path, revision=revision, local_files_only=local_files_only, token=token, cache_dir=cache_dir
     )
     config = config or _read_config(cls, directory)
-    entries = read_index(directory)
+    quantised_mode(config, directory)  # refuses what can't be read
+    entries, scales = split_scales(read_index(directory))
     with torch.device("meta"), _NoInitialisation():  # every model is made from (config, attn_implementation)
         module = cls(config, attn_implementation or _attn_implementation)  # type: ignore[call-arg]
     own = _match(module, entries, directory)
     target = _saved_dtype(config, own.values()) if wanted == "auto" else wanted
-    _assign(module, own, target, device, progress)
+    _assign(module, own, {_place(entries[name]): scale for name, scale in scales.items()}, target, device, progress)
     generation = directory / "generation_config.json"
     module.generation_config = read_json(generation) if generation.is_file() else None  # type: ignore[assignment]
     return module.eval()
@@ -194,7 +206,7 @@ def _saved_dtype(config: SmolVLMConfig | SmolVLMVisionConfig, entries: Iterable[
     named = config.extra.get("dtype") or config.extra.get("torch_dtype")
     if isinstance(named, str) and getattr(torch, named, None) in _NAMES:
         return getattr(torch, named)
-    return next(FLOAT_TYPES[entry.dtype] for entry in entries)
+    return next(FLOAT_TYPES[entry.dtype] for entry in entries if entry.dtype in FLOAT_TYPES)
 
 
 def _is_tied(module: nn.Module) -> bool:
@@ -212,14 +224,14 @@ def _match(module: Pretrained, entries: dict[str, TensorEntry], directory: Path)
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     misshaped = [
-        f"{name} (file {found[name].shape}, model {shape})"
+        f"{name} (file {logical_shape(name, found[name])}, model {shape})"
         for name, shape in expected.items()
-        if name in found and found[name].shape != shape
+        if name in found and logical_shape(name, found[name]) != shape
     ]
     if missing or unexpected or misshaped:
         raise CheckpointError(_explain_differences(module, entries, directory, missing, unexpected, misshaped))
     for name, entry in found.items():
-        if entry.dtype not in FLOAT_TYPES:
+        if entry.dtype not in FLOAT_TYPES and entry.dtype not in STORED:
             raise CheckpointError(
                 f"{entry.file}: {name!r} is stored as {entry.dtype}; weights in {', '.join(FLOAT_TYPES)} can be used. "
                 "If the checkpoint is quantised, take the original one."
@@ -269,6 +281,7 @@ def _explain_differences(
 def _assign(
     module: Pretrained,
     own: dict[str, TensorEntry],
+    scales: dict[tuple[Path, int], TensorEntry],
     dtype: torch.dtype,
     device: torch.device,
     progress: Progress | None,
@@ -278,7 +291,11 @@ def _assign(
 
     def place(item: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:
         name, array = item
-        return name, torch.from_numpy(array).view(FLOAT_TYPES[own[name].dtype]).to(device=device, dtype=dtype)
+        if own[name].dtype in STORED:
+            values = torch.from_numpy(dequantise(array, map_tensor(scales[_place(own[name])])))
+        else:
+            values = torch.from_numpy(array).view(FLOAT_TYPES[own[name].dtype])
+        return name, values.to(device=device, dtype=dtype)
 
     with ThreadPoolExecutor(CAST_THREADS) as pool:
         for name, tensor in pool.map(place, map_tensors(own)):
@@ -293,6 +310,10 @@ def _assign(
         module.tie_weights()  # type: ignore[operator]  # assigning made two parameters of the one
     left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     assert not left, f"{left} were not filled; buffers of a model must be computed, not stored"
+
+
+def _place(entry: TensorEntry) -> tuple[Path, int]:
+    return entry.file, entry.offset
 
 
 def _outgoing(name: str, tensor: torch.Tensor) -> OutgoingTensor:
@@ -311,8 +332,10 @@ def _config_to_save(module: Pretrained) -> dict[str, object]:
     is_idefics3 = isinstance(config, SmolVLMConfig) and config.source_model_type == "idefics3"
     name = type(module).__name__
     dtype = str(module.dtype).removeprefix("torch.")
+    values = config.to_dict()
+    values.pop("quantization_config", None)  # what was in 8 or 4 bits is plain now
     return {
-        **config.to_dict(),
+        **values,
         "architectures": [name.replace("SmolVLM", "Idefics3", 1) if is_idefics3 else name],
         "dtype": dtype,
         "torch_dtype": dtype,  # readers older than transformers 4.56 know this name only

@@ -12,7 +12,7 @@ from .kernels.build import LIBRARY
 
 PANEL, GROUP = 64, 32
 F32, BF16, INT8, INT4 = range(4)  # formats of weights
-SOURCES = {"F32": 0, "BF16": 1, "F16": 2}  # types of a checkpoint's tensors
+SOURCES = {"F32": 0, "BF16": 1, "F16": 2, "I8": 3, "U8": 4}  # types of a checkpoint's tensors; U8: two of 4 bits
 
 
 class LinearStruct(ctypes.Structure):
@@ -73,7 +73,8 @@ def library() -> Any:
     found.sm_choose.restype, found.sm_choose.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
     found.sm_start.restype, found.sm_start.argtypes = address, [number]
     found.sm_stop.restype, found.sm_stop.argtypes = None, [address]
-    found.sm_pack.restype, found.sm_pack.argtypes = None, [address, *[number] * 4, *[address] * 3]
+    found.sm_pack.restype, found.sm_pack.argtypes = None, [address, *[number] * 4, *[address] * 4]
+    found.sm_quantise.restype, found.sm_quantise.argtypes = None, [address, *[number] * 4, *[address] * 3]
     found.sm_cache_bytes.restype, found.sm_cache_bytes.argtypes = ctypes.c_long, [ctypes.POINTER(TextStruct), number]
     found.sm_copy.restype = None
     found.sm_copy.argtypes = [ctypes.POINTER(TextStruct), address, number, address, number, number]

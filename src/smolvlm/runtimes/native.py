@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import TensorEntry, map_tensors, read_index
+from ..checkpoint.quantised import SCALE, dequantise, quantised_mode, split_scales
 from ..checkpoint.shapes import EMBEDDINGS, HEAD, expected_shapes, require_shapes
 from ..config import SmolVLMConfig
 from ..errors import ConfigError, InputError
@@ -46,6 +47,7 @@ LONGEST_HEAD = 512  # head_dim that the kernels have room for
 # and rounding moves some of them. No released model is among them, and larger grids have not been looked at.
 LARGEST_GRID = 64
 MOVED_GRIDS = frozenset((19, 25, 29, 31, 38, 40, 41, 43, 47, 49, 50, 54, 55, 58, 59, 61, 62))
+QUANTISED = {"I8": INT8, "U8": INT4}  # types of a quantised checkpoint's tensors, and what they are packed as
 LINE = 64  # bytes of a cache line: vectors that cross one are slower
 
 
@@ -92,8 +94,10 @@ class NativeMotor:
         entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
         if self.config.tie_word_embeddings:
             entries.pop(HEAD, None)
+        quantised_mode(self.config, directory)  # refuses what can't be read
+        entries, scales = split_scales(entries)
         require_shapes(expected_shapes(self.config), entries, directory, "SmolVLMForConditionalGeneration")
-        packing = _Packing(self, entries, progress)
+        packing = _Packing(self, entries, scales, progress)
         self._vision = packing.vision(MODES[dtype])
         self._seeing = [
             array for array in self._kept if isinstance(array, np.ndarray)
@@ -174,10 +178,17 @@ class NativeMotor:
 class _Packing:
     """A checkpoint's tensors, one by one, into the kernels' structures."""
 
-    def __init__(self, motor: NativeMotor, entries: Mapping[str, TensorEntry], progress: Progress | None) -> None:
+    def __init__(
+        self,
+        motor: NativeMotor,
+        entries: Mapping[str, TensorEntry],
+        scales: Mapping[str, TensorEntry],
+        progress: Progress | None,
+    ) -> None:
         self._motor = motor
         self._entries = entries
-        self._tensors = dict(map_tensors(dict(entries)))
+        named = {name + SCALE: entry for name, entry in scales.items()}
+        self._tensors = dict(map_tensors({**entries, **named}))
         self._total = sum(entry.num_bytes for entry in entries.values())
         self._done = 0
         self._progress = progress
@@ -239,22 +250,17 @@ class _Packing:
         """One product for several matrices of the same inputs: their outputs one after another, or by turns of 32."""
         weights = [self._tensors[f"{name}.weight"] for name in names]
         weights = [weight.reshape(len(weight), -1) for weight in weights]  # a patch's pixels are one row
-        source = self._entries[f"{names[0]}.weight"].dtype
-        if source not in SOURCES or any(self._entries[f"{name}.weight"].dtype != source for name in names):
-            weights, source = (
-                [_floats(weight, self._entries[f"{n}.weight"].dtype) for n, weight in zip(names, weights, strict=True)],
-                "F32",
-            )
-        inputs = weights[0].shape[1]
+        sources = {self._entries[f"{name}.weight"].dtype for name in names}
+        source = sources.pop()
+        inputs = weights[0].shape[1] * (2 if source == "U8" else 1)
         if form == INT4 and inputs % GROUP or form == INT8 and inputs % (4 if int8_inputs else GROUP):
             form = BF16
-        rows = [self._rows(weight) for weight in weights]
-        if interleaved:
-            padded = [_padded(addresses, PANEL // 2).reshape(-1, PANEL // 2) for addresses in rows]
-            addresses = np.stack(padded, axis=1).reshape(-1)
-        else:
-            addresses = np.concatenate(rows)
-        addresses = _padded(addresses, PANEL)
+        if sources or source not in SOURCES or QUANTISED.get(source, form) != form:
+            weights, source = [self._as_floats(f"{name}.weight").reshape(-1, inputs) for name in names], "F32"
+        rows, scales = [_rows(weight) for weight in weights], None
+        if source in QUANTISED:
+            scales = arrange([_rows(self._tensors[f"{name}.weight{SCALE}"]) for name in names], interleaved)
+        addresses = arrange(rows, interleaved)
         panels = len(addresses) // PANEL
         packed = self._keep_array(_aligned(panels * PANEL * inputs * {F32: 8, BF16: 4, INT8: 2, INT4: 1}[form] // 2))
         scale = None
@@ -263,8 +269,9 @@ class _Packing:
         elif form == INT4:
             scale = self._keep_array(_aligned(panels * PANEL * inputs // GROUP * 2))
         self._motor._library.sm_pack(
-            self._motor._pool.address, form, SOURCES[source], panels, inputs, addresses.ctypes.data, packed, scale
-        )
+            self._motor._pool.address, form, SOURCES[source], panels, inputs, addresses.ctypes.data,
+            None if scales is None else scales.ctypes.data, packed, scale,
+        )  # fmt: skip
         bias = None
         if f"{names[0]}.bias" in self._tensors:
             bias = self._bias(names)
@@ -273,10 +280,10 @@ class _Packing:
             packed, scale, bias, inputs, sum(map(len, weights)), form, int(int8_inputs and form == INT8)
         )
 
-    def _rows(self, weight: np.ndarray) -> np.ndarray:
-        """Where each row lies, (outputs,) uint64."""
-        assert weight.flags.c_contiguous, "rows are read from where they lie"
-        return weight.ctypes.data + np.arange(len(weight), dtype=np.uint64) * np.uint64(weight.strides[0])
+    def _as_floats(self, name: str) -> np.ndarray:
+        if self._entries[name].dtype in QUANTISED:
+            return dequantise(self._tensors[name], self._tensors[name + SCALE])
+        return _floats(self._tensors[name], self._entries[name].dtype)
 
     def _bias(self, names: Sequence[str]) -> int:
         values = [_floats(self._tensors[f"{name}.bias"], self._entries[f"{name}.bias"].dtype) for name in names]
@@ -318,6 +325,20 @@ def _refuse_unusual(config: SmolVLMConfig) -> None:
     found = [what for is_so, what in unusual if is_so]
     if found:
         raise ConfigError(f"The native runtime can't run this model ({', '.join(found)}): use runtime='torch'.")
+
+
+def arrange(rows: Sequence[np.ndarray], interleaved: bool) -> np.ndarray:
+    """Addresses of several matrices' rows, in the order of panels: one matrix after another, or by turns of 32."""
+    if interleaved:
+        padded = [_padded(addresses, PANEL // 2).reshape(-1, PANEL // 2) for addresses in rows]
+        rows = [np.stack(padded, axis=1).reshape(-1)]
+    return _padded(np.concatenate(rows), PANEL)
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """Where each row lies, (outputs,) uint64."""
+    assert values.flags.c_contiguous, "rows are read from where they lie"
+    return values.ctypes.data + np.arange(len(values), dtype=np.uint64) * np.uint64(values.strides[0])
 
 
 def _floats(values: np.ndarray, source: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from .. import hub
 from ..checkpoint import read_index, read_json
+from ..checkpoint.quantised import quantised_mode
 from ..config import SmolVLMConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing.processor import SmolVLMProcessor
@@ -92,7 +93,8 @@ def _load_native(
         raise ConfigError("attn_implementation is the torch runtime's: the native one has a single attention.")
     if dtype is None:
         stored = sum(entry.num_bytes for entry in read_index(directory).values())
-        dtype = "float32" if stored <= SMALL_BYTES else "bfloat16"
+        dtype = quantised_mode(SmolVLMConfig.from_file(directory / "config.json"), directory)
+        dtype = dtype or ("float32" if stored <= SMALL_BYTES else "bfloat16")
     motor = NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
     processor = SmolVLMProcessor.from_pretrained(directory)
     ends = _end_ids(directory, processor)

@@ -63,9 +63,13 @@ EXPORT pool_t *sm_start(int workers) {
 EXPORT void sm_stop(pool_t *pool) { pool_stop(pool); }
 EXPORT int sm_workers(const pool_t *pool) { return pool_workers(pool); }
 
-EXPORT void sm_pack(pool_t *pool, int format, int source, int panels, int inputs, const void *const *rows, void *to,
-                    void *scale) {
-    pack(pool, format, source, panels, inputs, rows, to, scale);
+EXPORT void sm_pack(pool_t *pool, int format, int source, int panels, int inputs, const void *const *rows,
+                    const void *const *scales, void *to, void *scale) {
+    pack(pool, format, source, panels, inputs, rows, scales, to, scale);
+}
+EXPORT void sm_quantise(pool_t *pool, int format, int source, int rows, int inputs, const void *from, void *to,
+                        void *scale) {
+    quantise(pool, format, source, rows, inputs, from, to, scale);
 }
 EXPORT long sm_cache_bytes(const text_t *m, int capacity) { return kernels->cache_bytes(&m->tower, capacity); }
 EXPORT void sm_copy(const text_t *m, const void *from, int from_capacity, void *to, int to_capacity, int tokens) {

@@ -7,6 +7,7 @@
 typedef struct {
     int format, source, inputs;
     const void *const *rows; /* [panels * 64], NULL for a row of zeros */
+    const void *const *scales;
     uint8_t *panels;
     void *scale;
 } pack_t;
@@ -61,56 +62,105 @@ static float best_scale(const float *x) {
     return best;
 }
 
-static void pack_int4(const pack_t *p, const float *x, int panel, int column) {
-    long groups = p->inputs / GROUP;
-    uint8_t *to = p->panels + (long)panel * p->inputs / 2 * PANEL;
-    uint16_t *scale = (uint16_t *)p->scale + panel * groups * PANEL;
-    for (long g = 0; g < groups; g++, x += GROUP) {
+/* halves: [inputs / 2], scale: [inputs / 32] bf16. */
+static void quantise_int4(const float *x, int inputs, uint8_t *halves, uint16_t *scale) {
+    for (int g = 0; g < inputs / GROUP; g++, x += GROUP, halves += GROUP / 2) {
         float best = best_scale(x), inverse = best != 0 ? 1 / best : 0;
-        uint8_t halves[GROUP];
-        scale[g * PANEL + column] = to_bf16(best);
+        uint8_t whole[GROUP];
+        scale[g] = to_bf16(best);
         for (int i = 0; i < GROUP; i++) {
-            float whole = rintf(x[i] * inverse);
-            halves[i] = (uint8_t)((whole < -8 ? -8 : whole > 7 ? 7 : whole) + 8);
+            float value = rintf(x[i] * inverse);
+            whole[i] = (uint8_t)((value < -8 ? -8 : value > 7 ? 7 : value) + 8);
         }
-        for (int i = 0; i < GROUP / 2; i++)
-            to[((g * 4 + i / 4) * PANEL + column) * 4 + i % 4] = (uint8_t)(halves[i] | halves[i + GROUP / 2] << 4);
+        for (int i = 0; i < GROUP / 2; i++) halves[i] = (uint8_t)(whole[i] | whole[i + GROUP / 2] << 4);
     }
 }
 
-static void pack_int8(const pack_t *p, const float *x, int panel, int column) {
+static void quantise_int8(const float *x, int inputs, int8_t *values, float *scale) {
     float most = 0;
-    for (int i = 0; i < p->inputs; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    for (int i = 0; i < inputs; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
     float inverse = most > 0 ? 127.0f / most : 0;
+    *scale = most / 127.0f;
+    for (int i = 0; i < inputs; i++) values[i] = (int8_t)rintf(x[i] * inverse);
+}
+
+static void place_int4(const pack_t *p, const uint8_t *halves, const uint16_t *scale, int panel, int column) {
+    long groups = p->inputs / GROUP;
+    uint8_t *to = p->panels + (long)panel * p->inputs / 2 * PANEL;
+    uint16_t *scales = (uint16_t *)p->scale + panel * groups * PANEL;
+    for (long g = 0; g < groups; g++, halves += GROUP / 2) {
+        scales[g * PANEL + column] = scale[g];
+        for (int i = 0; i < GROUP / 2; i++) to[((g * 4 + i / 4) * PANEL + column) * 4 + i % 4] = halves[i];
+    }
+}
+
+static void place_int8(const pack_t *p, const int8_t *values, float scale, int panel, int column) {
     uint8_t *to = p->panels + (long)panel * p->inputs * PANEL;
-    ((float *)p->scale)[panel * PANEL + column] = most / 127.0f;
-    for (int i = 0; i < p->inputs; i++)
-        to[((long)i / 4 * PANEL + column) * 4 + i % 4] = (uint8_t)(rintf(x[i] * inverse) + 128);
+    ((float *)p->scale)[panel * PANEL + column] = scale;
+    for (int i = 0; i < p->inputs; i++) to[((long)i / 4 * PANEL + column) * 4 + i % 4] = (uint8_t)(values[i] + 128);
+}
+
+static void *room_for(size_t bytes) {
+    void *memory = malloc(bytes);
+    if (!memory) abort();
+    return memory;
 }
 
 static void pack_task(void *job, int panel, int worker) {
     const pack_t *p = job;
     (void)worker;
-    float *x = malloc(p->inputs * sizeof *x);
-    if (!x) abort();
+    int is_float = p->source <= SOURCE_F16;
+    float *x = room_for(p->inputs * sizeof *x);
+    int8_t *values = room_for(p->inputs);
+    uint16_t *group_scale = room_for((p->inputs / GROUP + 1) * sizeof *group_scale);
+    float scale = 0;
     for (int column = 0; column < PANEL; column++) {
-        const void *row = p->rows[(long)panel * PANEL + column];
-        floats(p, row, x);
-        if (p->format == INT4)
-            pack_int4(p, x, panel, column);
-        else if (p->format == INT8)
-            pack_int8(p, x, panel, column);
-        else if (p->format == BF16)
+        long at = (long)panel * PANEL + column;
+        const void *row = p->rows[at], *given = p->scales ? p->scales[at] : NULL;
+        int known = row && !is_float; /* quantised before; a row of zeros never is */
+        if (!known) floats(p, row, x);
+        if (p->format == INT4) {
+            if (!known) quantise_int4(x, p->inputs, (uint8_t *)values, group_scale);
+            place_int4(p, known ? row : (void *)values, known ? given : group_scale, panel, column);
+        } else if (p->format == INT8) {
+            if (!known) quantise_int8(x, p->inputs, values, &scale);
+            place_int8(p, known ? row : values, known ? *(const float *)given : scale, panel, column);
+        } else if (p->format == BF16)
             for (int i = 0; i < p->inputs; i++)
                 ((uint16_t *)p->panels)[(((long)panel * p->inputs / 2 + i / 2) * PANEL + column) * 2 + i % 2] = to_bf16(x[i]);
         else
             for (int i = 0; i < p->inputs; i++)
                 ((float *)p->panels)[((long)panel * p->inputs + i) * PANEL + column] = x[i];
     }
+    free(x), free(values), free(group_scale);
+}
+
+void pack(pool_t *pool, int format, int source, int panels, int inputs, const void *const *rows,
+          const void *const *scales, void *to, void *scale) {
+    pack_t job = {format, source, inputs, rows, scales, to, scale};
+    pool_run(pool, panels, pack_task, &job);
+}
+
+typedef struct {
+    pack_t pack;
+    const uint8_t *from;
+    uint8_t *to, *scale;
+} quantise_t;
+
+static void quantise_task(void *job, int row, int worker) {
+    const quantise_t *q = job;
+    long n = q->pack.inputs;
+    (void)worker;
+    float *x = room_for(n * sizeof *x);
+    floats(&q->pack, q->from + row * n * (q->pack.source == SOURCE_F32 ? 4 : 2), x);
+    if (q->pack.format == INT4)
+        quantise_int4(x, n, q->to + row * n / 2, (uint16_t *)q->scale + row * n / GROUP);
+    else
+        quantise_int8(x, n, (int8_t *)q->to + row * n, (float *)q->scale + row);
     free(x);
 }
 
-void pack(pool_t *pool, int format, int source, int panels, int inputs, const void *const *rows, void *to, void *scale) {
-    pack_t job = {format, source, inputs, rows, to, scale};
-    pool_run(pool, panels, pack_task, &job);
+void quantise(pool_t *pool, int format, int source, int rows, int inputs, const void *from, void *to, void *scale) {
+    quantise_t job = {{format, source, inputs, NULL, NULL, NULL, NULL}, from, to, scale};
+    pool_run(pool, rows, quantise_task, &job);
 }
