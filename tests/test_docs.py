@@ -242,14 +242,14 @@ def test_the_models_page_has_the_sizes_of_every_released_geometry(name: str) -> 
 
 def test_the_models_page_has_the_sizes_of_nano() -> None:
     text = " ".join(page_of("models").read_text().split())
-    vlm = smolvlm.load()
+    vlm = smolvlm.load(runtime="torch")
     processor, parameters = vlm.processor, sum(weights.numel() for weights in vlm.model.parameters())
     for said in (
         f"about {parameters / 1e6:.0f} million parameters, {2 * parameters / 1e6:.0f} MB",
-        f"Tile {vlm.model.config.vision_config.image_size} px",
+        f"Tile {vlm.config.vision_config.image_size} px",
         f"{processor.image_seq_len} tokens a tile",
         f"longest edge {processor.image_processor.size['longest_edge']} px",
-        f"a vocabulary of {vlm.model.config.text_config.vocab_size:,}",
+        f"a vocabulary of {vlm.config.text_config.vocab_size:,}",
         f"a context of {vlm.context:,} tokens",
         f"at {processor.video_processor.fps} frame a second and at most {processor.video_processor.num_frames} frames",
     ):

@@ -116,7 +116,7 @@ def test_a_picture_has_as_many_places_in_the_prompt_as_features(
     look = {"detail": detail, "max_image_tokens": most}
     content = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
     inputs = vlm.processor.prepare([{"role": "user", "content": content}], **look)  # type: ignore[arg-type]
-    places = int((inputs.input_ids == vlm.model.config.image_token_id).sum())
+    places = int((inputs.input_ids == vlm.config.image_token_id).sum())
     features = vlm.encode(images=[image], **look).values  # type: ignore[arg-type]
     assert places == features.shape[0] * features.shape[1]  # type: ignore[attr-defined]
     assert most is None or places <= most

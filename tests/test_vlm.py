@@ -16,6 +16,8 @@ from PIL import Image
 import smolvlm
 from smolvlm.errors import ContextLengthError, ImageError, InputError, ModelNotFoundError
 from smolvlm.generation.generate import generate
+from smolvlm.model import SmolVLMForConditionalGeneration
+from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.types import SamplingParams
 from smolvlm.vlm import VLM, default_dtype, load, preview
 from smolvlm.vlm.spelling import spell
@@ -28,9 +30,16 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module", params=["torch", "native"])
+def vlm(request: pytest.FixtureRequest, directory: Path) -> VLM:
+    if request.param == "native" and not kernels.LIBRARY.is_file():
+        pytest.skip("the kernels were not built: no C compiler")
+    return load(directory, runtime=request.param)
+
+
 @pytest.fixture(scope="module")
-def vlm(directory: Path) -> VLM:
-    return load(directory)
+def model(directory: Path) -> SmolVLMForConditionalGeneration:
+    return SmolVLMForConditionalGeneration.from_pretrained(directory)
 
 
 def picture(seed: int, width: int = 50, height: int = 40) -> Image.Image:
@@ -43,37 +52,40 @@ def frames(seed: int, count: int = 3) -> list[Image.Image]:
 
 
 class Calls:
-    """Counts the forwards of a module while it is entered."""
+    """Counts how often a model looks at pictures that it has not seen before, while it is entered."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module, self.count = module, 0
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm, self.count = vlm, 0
 
     def __enter__(self) -> Calls:
-        self.hook = self.module.register_forward_pre_hook(self._count)
+        self.vlm._tiles = TileCache(self._encode, self.vlm._driver.join)
         return self
 
-    def _count(self, *_: object) -> None:
+    def _encode(self, pixel_values: np.ndarray) -> object:
         self.count += 1
+        return self.vlm._driver.encode(pixel_values)
 
     def __exit__(self, *_: object) -> None:
-        self.hook.remove()
+        self.vlm._tiles = TileCache(self.vlm._driver.encode, self.vlm._driver.join)
 
 
 # ---- asking ----
 
 
-def test_an_answer_is_what_processor_and_generation_give_by_hand(vlm: VLM) -> None:
+def test_an_answer_is_what_processor_and_generation_give_by_hand(
+    vlm: VLM, model: SmolVLMForConditionalGeneration
+) -> None:
     answer = vlm.ask("What is this?", images=[picture(1)], max_new_tokens=12)
     content = [{"type": "image", "image": picture(1)}, {"type": "text", "text": "What is this?"}]
     inputs = vlm.processor.prepare([{"role": "user", "content": content}])
     batch = {name: torch.from_numpy(array) for name, array in vlm.processor.collate([inputs]).items()}
     params = SamplingParams(max_new_tokens=12)
-    (by_hand,) = generate(vlm.model, batch, params, eos_token_ids=[vlm.processor.tokenizer.eos_token_id])
+    (by_hand,) = generate(model, batch, params, eos_token_ids=[vlm.processor.tokenizer.eos_token_id])
     assert answer.token_ids == by_hand.token_ids and len(answer.token_ids) > 0
     assert answer.text == vlm.processor.tokenizer.decode(by_hand.token_ids, skip_special_tokens=True).lstrip()
     assert answer.finish_reason == by_hand.finish_reason
     assert answer.prompt_tokens == len(inputs.input_ids)
-    in_prompt = int((inputs.input_ids == vlm.model.config.image_token_id).sum())
+    in_prompt = int((inputs.input_ids == vlm.config.image_token_id).sum())
     assert answer.image_tokens == in_prompt == len(inputs.pixel_values) * 16
     assert 0 < answer.first_token_s <= answer.total_s
     assert str(answer) == answer.text
@@ -169,14 +181,12 @@ def test_threads_get_the_answers_they_would_get_alone(vlm: VLM) -> None:
 
 
 def test_features_are_made_once_and_answer_like_the_pictures(vlm: VLM) -> None:
-    vlm._tiles = TileCache(vlm._driver.encode, vlm._driver.join)
-    with Calls(vlm.model.model.vision_model) as calls:
+    with Calls(vlm) as calls:
         features = vlm.encode(images=[picture(1), picture(2)], videos=[frames(4)])
         assert calls.count > 0
         calls.count = 0
         answers = [vlm.ask(question, features=features, max_new_tokens=8) for question in ("What?", "Where?")]
         assert calls.count == 0
-    vlm._tiles = TileCache(vlm._driver.encode, vlm._driver.join)
     for question, answer in zip(("What?", "Where?"), answers, strict=True):
         direct = vlm.ask(question, images=[picture(1), picture(2)], videos=[frames(4)], max_new_tokens=8)
         assert answer.token_ids == direct.token_ids and answer.frames == direct.frames
@@ -197,7 +207,9 @@ def test_features_and_pictures_cannot_be_mixed(vlm: VLM) -> None:
 # ---- decisions ----
 
 
-def test_a_decision_is_the_softmax_over_first_tokens_of_all_spellings(vlm: VLM) -> None:
+def test_a_decision_is_the_softmax_over_first_tokens_of_all_spellings(
+    vlm: VLM, model: SmolVLMForConditionalGeneration
+) -> None:
     decision = vlm.decide("Is it red?", images=[picture(1)])
     encode = vlm.processor.tokenizer.encode
     inputs = vlm.processor.prepare(
@@ -205,7 +217,7 @@ def test_a_decision_is_the_softmax_over_first_tokens_of_all_spellings(vlm: VLM) 
     )
     with torch.inference_mode():
         batch = {name: torch.from_numpy(array) for name, array in vlm.processor.collate([inputs]).items()}
-        chances = vlm.model(**batch).logits[0, -1].double().softmax(-1)
+        chances = model(**batch).logits[0, -1].double().softmax(-1)
     words = {"yes": ("yes", "Yes", "YES"), "no": ("no", "No", "NO")}
     starts = {choice: {encode(space + word)[0] for word in words[choice] for space in ("", " ")} for choice in words}
     shared = starts["yes"] & starts["no"]  # the lone space in front of capitals, which says nothing
@@ -289,7 +301,7 @@ def test_an_answer_ends_where_the_context_ends(tmp_path: Path) -> None:
 
 def test_a_chat_is_the_same_as_its_messages_and_encodes_pictures_once(vlm: VLM) -> None:
     chat = vlm.chat(system="Be brief.")
-    with Calls(vlm.model.model.vision_model) as calls:
+    with Calls(vlm) as calls:
         first = chat.ask("What is this?", images=[picture(1)], max_new_tokens=6)
         after_first = calls.count
         second = chat.ask("And where?", max_new_tokens=6)
@@ -372,9 +384,10 @@ def test_the_tokenizers_end_token_counts_when_generation_config_has_none_or_a_wr
 
 
 def test_dtype_and_device_can_be_chosen_and_are_shown(directory: Path) -> None:
-    assert load(directory, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+    assert load(directory, dtype="bfloat16", device="cpu").dtype == "bfloat16"
+    assert load(directory, dtype=torch.bfloat16, runtime="torch").model.dtype == torch.bfloat16
     shown = repr(load(directory, device="cpu"))
-    assert "device='cpu'" in shown and "dtype='torch.float32'" in shown, "a small model runs in float32 on a CPU"
+    assert "device='cpu'" in shown and "dtype='float32'" in shown, "a small model runs in float32 on a CPU"
     assert default_dtype("cpu", small=True) == torch.float32
 
 

@@ -48,7 +48,10 @@ def add_model_options(parser: Parser) -> None:
         help="float32, bfloat16, float16; native: int8, int4, too; default: what is fast and safe",
     )
     group.add_argument(
-        "--runtime", choices=("torch", "native"), default="torch", help="native: the CPU kernels (default: torch)"
+        "--runtime",
+        choices=("auto", "native", "torch"),
+        default="auto",
+        help="native: the CPU kernels; torch: any device; auto (default): native where it can run the model",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
 

@@ -114,10 +114,19 @@ def _kernels() -> Iterator[Finding]:
     try:
         name = kernels_name()
     except ConfigError:
-        cure = "for --runtime native install a C compiler, then smolvlm again (Debian: apt install gcc)"
+        cure = "for faster answers install a C compiler, then smolvlm again (Debian: apt install gcc)"
         yield Finding("warning", "native kernels", "were not compiled when the package was installed", cure)
     else:
-        yield Finding("ok", "native kernels", f"{KERNELS[name]} (--runtime native)")
+        yield Finding("ok", "native kernels", KERNELS[name])
+
+
+def _runtime() -> Iterator[Finding]:
+    from .. import hub
+    from ..config import SmolVLMConfig
+    from ..vlm import choose_runtime
+
+    runtime, reason = choose_runtime(SmolVLMConfig.from_file(hub.resolve(hub.BUNDLED) / "config.json"))
+    yield Finding("ok", "runtime", f"{runtime}: {reason}")
 
 
 def _cores() -> int:
@@ -215,4 +224,4 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("warning", "terminal", f"writes {encoding}, so some characters will fail", "set PYTHONUTF8=1")
 
 
-CHECKS = (_versions, _devices, _kernels, _codecs, _picture_formats, _cache, _terminal, _bundled_model)
+CHECKS = (_versions, _devices, _kernels, _runtime, _codecs, _picture_formats, _cache, _terminal, _bundled_model)

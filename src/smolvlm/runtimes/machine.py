@@ -1,8 +1,10 @@
-"""What this machine offers to this process: cores and memory."""
+"""What this machine offers to this process: cores, memory, perhaps a GPU."""
 
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from pathlib import Path
 
 # Files of Linux that hold the limit and the use of a container, in bytes: version 2 of control groups, then version 1.
@@ -30,6 +32,15 @@ def available_memory() -> int:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return max(0, min(found))
+
+
+def may_have_gpu() -> bool:
+    """False when there is surely none that torch can use; found without importing torch."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists() or Path("/dev/dxg").exists()
 
 
 def _of_the_machine() -> int:

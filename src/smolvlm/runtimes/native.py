@@ -86,7 +86,9 @@ class NativeMotor:
             raise ConfigError(f"dtype={dtype!r} is not known to the native runtime; use one of {', '.join(MODES)}.")
         self.dtype = dtype
         self.config = SmolVLMConfig.from_file(directory / "config.json")
-        _refuse_unusual(self.config)
+        unusual = unusual_parts(self.config)
+        if unusual:
+            raise ConfigError(f"The native runtime can't run this model ({', '.join(unusual)}): use runtime='torch'.")
         self._library = library()
         self._library.sm_choose(None)
         self._pool = Pool(threads or usable_cores())
@@ -307,8 +309,8 @@ class _Packing:
             self._progress(min(self._done, self._total), self._total)
 
 
-def _refuse_unusual(config: SmolVLMConfig) -> None:
-    """The kernels hold what released checkpoints have, and no more."""
+def unusual_parts(config: SmolVLMConfig) -> list[str]:
+    """What of a model the kernels can't run: they hold what released checkpoints have, and no more."""
     vision, text = config.vision_config, config.text_config
     head_dim, grid = vision.hidden_size // vision.num_attention_heads, vision.patches_per_side
     # two bf16 values are one unit of the kernels
@@ -322,9 +324,7 @@ def _refuse_unusual(config: SmolVLMConfig) -> None:
         (grid % config.scale_factor != 0 or grid > LARGEST_GRID or grid in MOVED_GRIDS, f"{grid} patches a side"),
         (any(size % 2 for size in sizes), f"odd sizes ({', '.join(map(str, sizes))})"),
     ]
-    found = [what for is_so, what in unusual if is_so]
-    if found:
-        raise ConfigError(f"The native runtime can't run this model ({', '.join(found)}): use runtime='torch'.")
+    return [what for is_so, what in unusual if is_so]
 
 
 def arrange(rows: Sequence[np.ndarray], interleaved: bool) -> np.ndarray:

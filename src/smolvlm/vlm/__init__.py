@@ -9,7 +9,7 @@ a conversation.
 
 from .answers import AnswerStream
 from .chat import Chat
-from .loading import best_device, default_dtype, load, preview
+from .loading import best_device, choose_runtime, default_dtype, load, preview
 from .vlm import VLM
 
-__all__ = ["VLM", "AnswerStream", "Chat", "best_device", "default_dtype", "load", "preview"]
+__all__ = ["VLM", "AnswerStream", "Chat", "best_device", "choose_runtime", "default_dtype", "load", "preview"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..config import SmolVLMConfig
 from ..generation.scoring import Spelling
 from ..types import FramesSeen, Inputs, SamplingParams
 from .answers import Writer
@@ -43,11 +44,11 @@ class Driver(Protocol):
     """What VLM needs of a runtime. Features are arrays of the runtime's own kind."""
 
     @property
-    def device(self) -> Any: ...
+    def config(self) -> SmolVLMConfig: ...
     @property
-    def dtype(self) -> Any: ...
+    def device(self) -> str: ...
     @property
-    def context(self) -> int: ...
+    def dtype(self) -> str: ...
     def fingerprint(self) -> str:
         """A short name of the weights that look at pictures, and of their dtype."""
         ...
@@ -81,16 +82,16 @@ class TorchDriver:
         self._lock = threading.Lock()
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
+    def config(self) -> SmolVLMConfig:
+        return self.model.config
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
+    def device(self) -> str:
+        return str(self.model.device)
 
     @property
-    def context(self) -> int:
-        return self.model.config.text_config.max_position_embeddings
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
 
     def fingerprint(self) -> str:
         """A sample of every tensor is hashed."""
@@ -105,14 +106,14 @@ class TorchDriver:
     def encode(self, pixel_values: np.ndarray) -> torch.Tensor:
         import torch
 
-        pixels = torch.from_numpy(pixel_values)[None].to(self.device)
+        pixels = torch.from_numpy(pixel_values)[None].to(self.model.device)
         with self._lock, torch.inference_mode():
             return self.model.model.get_image_features(pixels)
 
     def join(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        return torch.cat([one.to(self.device) for one in features])
+        return torch.cat([one.to(self.model.device) for one in features])
 
     def write(self, prepared: Sequence[Prepared], writers: Sequence[Writer]) -> Iterator[None]:
         from ..generation.generate import iter_steps
@@ -145,7 +146,9 @@ class TorchDriver:
         import torch
 
         rows = [Inputs(input_ids=one.input_ids, pixel_values=None) for one in prepared]
-        batch = {name: torch.from_numpy(array).to(self.device) for name, array in self._processor.collate(rows).items()}
+        batch = {
+            name: torch.from_numpy(array).to(self.model.device) for name, array in self._processor.collate(rows).items()
+        }
         features = [one.features for one in prepared if one.features is not None]
         if features:
             batch["image_hidden_states"] = torch.cat(features)
@@ -165,16 +168,16 @@ class NativeDriver:
         self._lock = threading.Lock()
 
     @property
+    def config(self) -> SmolVLMConfig:
+        return self.motor.config
+
+    @property
     def device(self) -> str:
         return self.motor.device
 
     @property
     def dtype(self) -> str:
         return self.motor.dtype
-
-    @property
-    def context(self) -> int:
-        return self.motor.config.text_config.max_position_embeddings
 
     def fingerprint(self) -> str:
         return self.motor.fingerprint()

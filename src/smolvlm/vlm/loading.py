@@ -20,9 +20,10 @@ from .vlm import VLM, count_tokens
 if TYPE_CHECKING:
     import torch
 
-RUNTIMES = ("torch", "native")
+RUNTIMES = ("auto", "torch", "native")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
 SMALL_BYTES = 100 * 2**20
+SAVED = {"F32": "float32", "BF16": "bfloat16", "I8": "int8", "U8": "int4"}  # a checkpoint's type -> a native dtype
 SHARE_FOR_CACHES = 0.5  # of the memory that is free when the weights are loaded
 
 
@@ -36,7 +37,7 @@ def load(
     local_files_only: bool = False,
     token: str | bool | None = None,
     progress: Callable[[int, int], None] | None = None,
-    runtime: str = "torch",
+    runtime: str = "auto",
     cache_bytes: int | None = None,
     most_waiting: int = 1024,
 ) -> VLM:
@@ -44,11 +45,12 @@ def load(
 
     model: None is the bundled nano, which knows drawn material only; else a directory or a hub id such as
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct". device: "cuda", "mps" or "cpu"; None takes the best that is here.
-    dtype: "float32", "bfloat16", "float16" or "auto" (as saved); None is `default_dtype`. attn_implementation:
+    dtype: "float32", "bfloat16", "float16", "auto" (as saved); in the native runtime "int8", "int8-vision" (8-bit
+    activations in the vision tower, too) and "int4" as well; None is what is fast and safe there. attn_implementation:
     "sdpa" (default), "eager", "flash_attention_2". revision, token, local_files_only: for the hub.
     progress: called with (bytes done, bytes in all) while weights are read.
-    runtime: "torch", or "native" for the CPU kernels, which need less time and memory and no import of torch; their
-    dtypes are "float32", "bfloat16", "int8", "int8-vision" (8-bit activations in the vision tower, too) and "int4".
+    runtime: "torch" for any device; "native" for the CPU kernels, which need less time and memory and no import of
+    torch; "auto" takes the native one where it can run the model and there is no GPU.
     cache_bytes: memory for the tokens of all requests together, half of what is free by default; most_waiting: requests
     that may wait for a place in it.
     Raises ModelNotFoundError, CheckpointError, ConfigError.
@@ -57,10 +59,13 @@ def load(
         raise ConfigError(f"runtime={runtime!r} is not known; use one of {', '.join(RUNTIMES)}.")
     directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
     name = str(model or hub.BUNDLED)
+    config = SmolVLMConfig.from_file(directory / "config.json")
+    if runtime == "auto":
+        runtime, _ = choose_runtime(config, device=device, dtype=dtype, attn_implementation=attn_implementation)
     if runtime == "native":
         limits = {} if cache_bytes is None else {"memory_bytes": cache_bytes}
         limits["most_waiting"] = most_waiting
-        return _load_native(directory, name, device, dtype, attn_implementation, progress, limits)
+        return _load_native(directory, name, config, device, dtype, attn_implementation, progress, limits)
     device = str(device or best_device())
     if dtype is None:
         stored = sum(entry.num_bytes for entry in read_index(directory).values())
@@ -78,6 +83,7 @@ def load(
 def _load_native(
     directory: Path,
     name: str,
+    config: SmolVLMConfig,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
@@ -91,10 +97,12 @@ def _load_native(
         raise ConfigError(f"The native runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'.")
     if attn_implementation is not None:
         raise ConfigError("attn_implementation is the torch runtime's: the native one has a single attention.")
-    if dtype is None:
+    if dtype == "auto":
+        saved = next(iter(read_index(directory).values())).dtype
+        dtype = SAVED.get(saved, saved)
+    elif dtype is None:
         stored = sum(entry.num_bytes for entry in read_index(directory).values())
-        dtype = quantised_mode(SmolVLMConfig.from_file(directory / "config.json"), directory)
-        dtype = dtype or ("float32" if stored <= SMALL_BYTES else "bfloat16")
+        dtype = quantised_mode(config, directory) or ("float32" if stored <= SMALL_BYTES else "bfloat16")
     motor = NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
     processor = SmolVLMProcessor.from_pretrained(directory)
     ends = _end_ids(directory, processor)
@@ -119,6 +127,38 @@ def preview(
     request = read_request("preview", question, options, MediaOptions)
     context = SmolVLMConfig.from_file(directory / "config.json").text_config.max_position_embeddings
     return count_tokens(SmolVLMProcessor.from_pretrained(directory), request, context)
+
+
+def choose_runtime(
+    config: SmolVLMConfig,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+) -> tuple[str, str]:
+    """What runtime="auto" takes, "native" or "torch", and why. Imports torch only where there may be a GPU."""
+    from ..runtimes.library import kernels_name
+    from ..runtimes.machine import may_have_gpu
+    from ..runtimes.native import MODES, unusual_parts
+
+    if attn_implementation is not None:
+        return "torch", "attn_implementation is given"
+    if device is not None and str(device) != "cpu":
+        return "torch", f"device is {device}"
+    if dtype is not None and str(dtype).removeprefix("torch.") not in (*MODES, "auto"):
+        return "torch", f"dtype is {dtype}"
+    if device is None and may_have_gpu() and best_device() != "cpu":
+        return "torch", "there is a GPU"
+    try:
+        kernels = kernels_name()
+    except ConfigError:
+        return "torch", "the native kernels were not compiled when the package was installed"
+    if kernels == "plain":
+        return "torch", "the native kernels have no code for this processor's instructions"
+    unusual = unusual_parts(config)
+    if unusual:
+        return "torch", f"the native kernels can't run {', '.join(unusual)}"
+    return "native", f"its kernels for {kernels} need the least time and memory"
 
 
 def best_device() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from ..config import SmolVLMConfig
 from ..errors import InputError
 from ..processing.processor import SmolVLMProcessor
 from ..types import Answer, Decision, Features, TokenReport
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class VLM:
     """A loaded model. Safe to use from several threads: their answers take turns, token by token.
 
-    name, runtime, device, dtype, context (tokens it holds) say what it is; model and processor are its parts.
+    name, runtime, device, dtype, config, context (tokens it holds) say what it is; processor and model are its parts.
     """
 
     def __init__(
@@ -70,21 +71,26 @@ class VLM:
         return self._driver.model
 
     @property
-    def device(self) -> Any:
-        """A torch.device; "cpu" in the native runtime."""
+    def config(self) -> SmolVLMConfig:
+        return self._driver.config
+
+    @property
+    def device(self) -> str:
+        """ "cpu", "cuda:0", ..."""
         return self._driver.device
 
     @property
-    def dtype(self) -> Any:
-        """A torch.dtype; in the native runtime the name of its weights' format."""
+    def dtype(self) -> str:
+        """ "float32", "bfloat16", ...; of the weights."""
         return self._driver.dtype
 
     @property
     def context(self) -> int:
-        return self._driver.context
+        """Tokens that a conversation may have, answers included."""
+        return self.config.text_config.max_position_embeddings
 
     def __repr__(self) -> str:
-        where = f"runtime={self.runtime!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r}"
+        where = f"runtime={self.runtime!r}, device={self.device!r}, dtype={self.dtype!r}"
         return f"VLM({self.name!r}, {where}, context={self.context})"
 
     # ---- asking ----
