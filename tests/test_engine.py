@@ -15,10 +15,12 @@ from smolvlm.generation.lookup import Lookup
 from smolvlm.generation.scheduler import Generation
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
-from smolvlm.runtimes.motor import Slot
+from smolvlm.runtimes.motor import Motor, Slot, Span
 from smolvlm.runtimes.native import NativeMotor
+from smolvlm.runtimes.torch import TorchMotor
 from smolvlm.types import SamplingParams
 from tests.tiny import tiny_checkpoint, tiny_token_ids
+from tests.tiny_batches import tiny_model
 
 pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kernels were not built: no C compiler")
 
@@ -28,8 +30,16 @@ def motor(tmp_path_factory: pytest.TempPathFactory) -> NativeMotor:
     return NativeMotor(tiny_checkpoint(tmp_path_factory.mktemp("engine")), "float32", threads=1)
 
 
+@pytest.fixture(scope="module", params=["native", "torch"])
+def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Motor:
+    directory = tiny_checkpoint(tmp_path_factory.mktemp("either"))
+    if request.param == "native":
+        return NativeMotor(directory, "float32", threads=1)
+    return TorchMotor(SmolVLMForConditionalGeneration.from_pretrained(directory))
+
+
 @pytest.fixture(scope="module")
-def plain(motor: NativeMotor, tmp_path_factory: pytest.TempPathFactory) -> SmolVLMForConditionalGeneration:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> SmolVLMForConditionalGeneration:
     return SmolVLMForConditionalGeneration.from_pretrained(tiny_checkpoint(tmp_path_factory.mktemp("plain")))
 
 
@@ -52,7 +62,7 @@ asked = st.tuples(
     lookup=st.sampled_from([0, 5]),
 )
 def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
-    motor: NativeMotor,
+    either: Motor,
     plain: SmolVLMForConditionalGeneration,
     requests: list[tuple],
     piece: int,
@@ -60,8 +70,8 @@ def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
     lookup: int,
 ) -> None:
     engine = Engine(
-        motor,
-        memory_bytes=memory * motor.slot_bytes(64),
+        either,
+        memory_bytes=memory * either.slot_bytes(64),
         tokens_a_step=piece,
         most_running=3,
         lookup_tokens=lookup,
@@ -72,7 +82,7 @@ def test_requests_that_come_and_go_get_the_answers_of_the_plain_loop(
         for number, (seed, text, tiles, count, temperature, start, _) in enumerate(requests):
             if start == step:
                 ids, pixels = prompt(seed, text, tiles)
-                pictures = motor.encode(pixels).reshape(-1, 64) if tiles else None
+                pictures = either.encode(pixels).reshape(-1, 64) if tiles else None
                 how = SamplingParams(max_new_tokens=count, temperature=temperature, seed=number)
                 generations.append(engine.submit(Generation(ids, pictures, how, ())))
                 generations[-1].number = number  # type: ignore[attr-defined]
@@ -269,3 +279,40 @@ def test_a_prompt_without_its_pictures_features_is_refused(motor: NativeMotor) -
     ids, _ = prompt(0, 5, 2)
     with pytest.raises(InputError, match="32 image tokens, its pictures give 16 features"):
         new_engine(motor).submit(Generation(ids, np.zeros((16, 64), np.float32), SamplingParams(), ()))
+
+
+def test_the_torch_motor_copies_prefixes_and_gives_rows_back() -> None:
+    motor = TorchMotor(tiny_model())
+    ids = np.random.default_rng(0).integers(10, 500, 60)
+    source = motor.open(60)
+    motor.forward([Span(source, ids[:50])], [])
+    target = motor.open(700)
+    motor.copy_prefix(source, target, 40)
+    source.length = 40
+    expected = motor.forward([Span(source, ids[40:45])], [4])
+    np.testing.assert_allclose(motor.forward([Span(target, ids[40:45])], [4]), expected, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="can't be copied"):
+        motor.copy_prefix(source, target, 1)
+    with pytest.raises(InputError, match="slot of 256"):
+        motor.forward([Span(source, np.zeros(300, np.int64))], [])
+    slots = [motor.open(60) for _ in range(5)]
+    slab = slots[0].memory.slab
+    rows = len(slab.keys[0])
+    del slots
+    again = [motor.open(60) for _ in range(5)]
+    assert len(slab.keys[0]) == rows and len({slot.memory.row for slot in [source, *again]}) == 6
+
+
+def test_the_torch_motor_reads_slots_of_many_lengths_in_one_step() -> None:
+    motor = TorchMotor(tiny_model())
+    rng = np.random.default_rng(0)
+    slots = [motor.open(count) for count in (20, 300, 100, 90)]
+    for slot, count in zip(slots, (5, 290, 1, 77), strict=True):
+        motor.forward([Span(slot, rng.integers(10, 500, count))], [])
+    del slots[2]  # leaves an idle row between the others
+    new = rng.integers(10, 500, 3)
+    together = motor.forward([Span(slot, new[at : at + 1]) for at, slot in enumerate(slots)], range(3))
+    for at, slot in enumerate(slots):
+        slot.length -= 1
+        alone = motor.forward([Span(slot, new[at : at + 1])], [0])
+        np.testing.assert_allclose(together[at], alone[0], rtol=0, atol=1e-5 * np.abs(alone).max())

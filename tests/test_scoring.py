@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from smolvlm.generation.scoring import ROWS_AT_ONCE, Spelling, begin_differently, score_choices
+from smolvlm.generation.engine import Engine, run
+from smolvlm.generation.scoring import Spelling, begin_differently, requests_for, scores_from
+from smolvlm.runtimes.torch import TorchMotor
 from tests.tiny_batches import Batch, request, tiny_model
 
 PROMPT = request(1, 12, tiles=2)
@@ -24,19 +27,19 @@ def by_forward(batch: Batch, spelling: Spelling) -> float:
 
 
 def scores(choices: list[list[Spelling]]) -> list[float]:
-    return [math.exp(score) for score in score_choices(tiny_model(), PROMPT, choices)]
+    motor = TorchMotor(tiny_model())
+    pictures = motor.encode(PROMPT["pixel_values"][0].numpy()).flatten(0, 1)
+    engine = Engine(motor, memory_bytes=2**30)
+    read = [engine.submit(one) for one in requests_for(PROMPT["input_ids"][0].numpy(), pictures, choices)]
+    run(engine, read)
+    return [math.exp(score) for score in scores_from(read, choices)]
 
 
-def test_choices_that_begin_differently_take_one_forward_and_their_first_tokens() -> None:
-    calls = []
-    hook = tiny_model().register_forward_pre_hook(lambda *_: calls.append(1))
-    try:
-        ours = scores([[(20,), (21, 5)], [(30, 7)]])
-    finally:
-        hook.remove()
-    assert len(calls) == 1
+def test_choices_that_begin_differently_take_one_prompt_and_their_first_tokens() -> None:
+    choices: list[list[Spelling]] = [[(20,), (21, 5)], [(30, 7)]]
+    assert len(requests_for(np.arange(10), None, choices)) == 1
     expected = [by_forward(PROMPT, (20,)) + by_forward(PROMPT, (21,)), by_forward(PROMPT, (30,))]
-    assert ours == pytest.approx(expected, rel=1e-4)
+    assert scores(choices) == pytest.approx(expected, rel=1e-4)
 
 
 def test_choices_that_share_their_beginning_are_scored_whole() -> None:
@@ -45,8 +48,8 @@ def test_choices_that_share_their_beginning_are_scored_whole() -> None:
     assert scores(choices) == pytest.approx(expected, rel=1e-4)
 
 
-def test_many_choices_are_scored_in_several_batches_with_the_same_result() -> None:
-    choices = [[(20, 100 + index)] for index in range(ROWS_AT_ONCE + 3)]
+def test_many_choices_are_scored_as_few() -> None:
+    choices = [[(20, 100 + index)] for index in range(20)]
     expected = [by_forward(PROMPT, spellings[0]) for spellings in choices]
     assert scores(choices) == pytest.approx(expected, rel=1e-4)
 

@@ -19,7 +19,7 @@ from smolvlm.generation.generate import generate
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.types import SamplingParams
-from smolvlm.vlm import VLM, default_dtype, load, preview
+from smolvlm.vlm import VLM, load, preview
 from smolvlm.vlm.spelling import spell
 from smolvlm.vlm.tiles import TileCache
 from tests.tiny import tiny_checkpoint
@@ -58,7 +58,7 @@ class Calls:
         self.vlm, self.count = vlm, 0
 
     def __enter__(self) -> Calls:
-        self.vlm._tiles = TileCache(self._encode, self.vlm._driver.join)
+        self.vlm._tiles = TileCache(self._encode, self.vlm._driver.motor.join)
         return self
 
     def _encode(self, pixel_values: np.ndarray) -> object:
@@ -66,7 +66,7 @@ class Calls:
         return self.vlm._driver.encode(pixel_values)
 
     def __exit__(self, *_: object) -> None:
-        self.vlm._tiles = TileCache(self.vlm._driver.encode, self.vlm._driver.join)
+        self.vlm._tiles = TileCache(self.vlm._driver.encode, self.vlm._driver.motor.join)
 
 
 # ---- asking ----
@@ -370,25 +370,6 @@ def test_bad_input_is_raised_by_stream_at_once(vlm: VLM) -> None:
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="nowhere"):
         load(tmp_path / "nowhere")
-
-
-def test_the_tokenizers_end_token_counts_when_generation_config_has_none_or_a_wrong_one(tmp_path: Path) -> None:
-    directory = tiny_checkpoint(tmp_path)
-    whole = load(directory)
-    for content in (None, '{"eos_token_id": 2}', '{"eos_token_id": [2, 3]}'):
-        path = directory / "generation_config.json"
-        path.unlink(missing_ok=True)
-        if content is not None:
-            path.write_text(content)
-        assert whole.processor.tokenizer.eos_token_id in load(directory)._end_ids
-
-
-def test_dtype_and_device_can_be_chosen_and_are_shown(directory: Path) -> None:
-    assert load(directory, dtype="bfloat16", device="cpu").dtype == "bfloat16"
-    assert load(directory, dtype=torch.bfloat16, runtime="torch").model.dtype == torch.bfloat16
-    shown = repr(load(directory, device="cpu"))
-    assert "device='cpu'" in shown and "dtype='float32'" in shown, "a small model runs in float32 on a CPU"
-    assert default_dtype("cpu", small=True) == torch.float32
 
 
 def test_everything_is_reachable_from_the_package(directory: Path) -> None:

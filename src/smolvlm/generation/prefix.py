@@ -67,15 +67,15 @@ class PrefixCache:
 
 
 def prefix_key(
-    prompt_ids: np.ndarray, pictures: np.ndarray | None, image_token_id: int, tokens_a_tile: int
+    prompt_ids: np.ndarray, content: np.ndarray | None, image_token_id: int, tokens_a_tile: int
 ) -> np.ndarray:
     """(tokens,) int64: token ids; in an image token's place a number of its tile's features and its place in the tile.
 
-    pictures: (image tokens of the prompt, hidden), tile after tile.
+    content: the features' bytes, (image tokens of the prompt, bytes), tile after tile.
     """
     key = prompt_ids.astype(np.int64)
-    if pictures is not None:
-        tiles = np.ascontiguousarray(pictures).reshape(len(pictures) // tokens_a_tile, -1)
+    if content is not None:
+        tiles = content.reshape(len(content) // tokens_a_tile, -1)
         digests = b"".join(blake2b(tile.data, digest_size=8, key=SECRET).digest() for tile in tiles)
         names = np.frombuffer(digests, np.int64) | np.int64(-(2**63))  # below every token id
         key[prompt_ids == image_token_id] = (names[:, None] + np.arange(tokens_a_tile)).reshape(-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +29,14 @@ PREFIX_BYTES = 256 * 2**20
 class Generation:
     """A request on its way. token_ids: what was chosen so far; finish_reason: None until it has ended.
 
-    pictures: (image tokens of the prompt, hidden). stop_check: token id -> True when the answer ends with it; called
-    once for each new token. keep_logits: nothing is written; the logits of the prompt from this place on are kept, a
-    row a token. cached_tokens: how much of the prompt had been read for others. cancelled: set it, from any thread, to
-    give the request up; what it had written stays.
+    pictures: features, (image tokens of the prompt, hidden); None without any. stop_check: token id -> True when the
+    answer ends with it; called once for each new token. keep_logits: nothing is written; the logits of the prompt from
+    this place on are kept, a row a token. cached_tokens: how much of the prompt had been read for others. cancelled:
+    set it, from any thread, to give the request up; what it had written stays.
     """
 
     prompt_ids: np.ndarray
-    pictures: np.ndarray | None
+    pictures: Any
     params: SamplingParams
     eos_token_ids: Collection[int]
     stop_check: Callable[[int], bool] | None = None
@@ -103,9 +104,8 @@ class Scheduler:
             )
         if len(self.waiting) >= self.most_waiting:
             raise BusyError(f"{len(self.waiting)} requests are waiting already: try again later.")
-        generation.key = prefix_key(
-            generation.prompt_ids, generation.pictures, config.image_token_id, config.image_seq_len
-        )
+        content = None if generation.pictures is None else self.motor.content(generation.pictures)
+        generation.key = prefix_key(generation.prompt_ids, content, config.image_token_id, config.image_seq_len)
         self.waiting.append(generation)
         return generation
 

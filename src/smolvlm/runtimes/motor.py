@@ -25,15 +25,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Span:
-    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden) float32, None without any."""
+    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden), None without any."""
 
     slot: Slot
     ids: np.ndarray
-    pictures: np.ndarray | None = None
+    pictures: Any = None
 
 
 class Motor(Protocol):
-    """Encodes tiles and reads tokens. One thread at a time may use it."""
+    """Encodes tiles and reads tokens. One thread at a time may use it. Features are arrays of its own kind."""
 
     config: SmolVLMConfig
 
@@ -50,8 +50,20 @@ class Motor(Protocol):
         """A short name of the weights that look at pictures, and of their format."""
         ...
 
-    def encode(self, pixel_values: np.ndarray) -> np.ndarray:
-        """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
+    def encode(self, pixel_values: np.ndarray) -> Any:
+        """(tiles, 3, side, side) float32 -> features (tiles, image tokens, hidden). Raises InputError."""
+        ...
+
+    def join(self, features: Sequence[Any]) -> Any:
+        """Several features as one, along their tiles."""
+        ...
+
+    def content(self, pictures: Any) -> np.ndarray:
+        """The bytes of (image tokens, hidden), as (image tokens, bytes) uint8."""
+        ...
+
+    def available_memory(self) -> int:
+        """Bytes that are free where slots lie."""
         ...
 
     def slot_bytes(self, tokens: int) -> int:

@@ -37,7 +37,7 @@ from .library import (
     VisionStruct,
     library,
 )
-from .machine import usable_cores
+from .machine import available_memory, usable_cores
 from .motor import Slot, Span
 
 Progress = Callable[[int, int], None]
@@ -126,6 +126,15 @@ class NativeMotor:
             self._pool.address, ctypes.byref(self._vision), len(pixels), pixels.ctypes.data, features.ctypes.data
         )
         return features
+
+    def join(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(features)
+
+    def content(self, pictures: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(pictures).view(np.uint8)
+
+    def available_memory(self) -> int:
+        return available_memory()
 
     def slot_bytes(self, tokens: int) -> int:
         return self._library.sm_cache_bytes(ctypes.byref(self._text), -(-tokens // PANEL) * PANEL)

@@ -13,12 +13,14 @@ from ..config import SmolVLMConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing.processor import SmolVLMProcessor
 from ..types import TokenReport
-from .drivers import NativeDriver, TorchDriver
+from .driver import Driver
 from .requests import MediaOptions, read_request
 from .vlm import VLM, count_tokens
 
 if TYPE_CHECKING:
     import torch
+
+    from ..runtimes.motor import Motor
 
 RUNTIMES = ("auto", "torch", "native")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
@@ -62,35 +64,50 @@ def load(
     config = SmolVLMConfig.from_file(directory / "config.json")
     if runtime == "auto":
         runtime, _ = choose_runtime(config, device=device, dtype=dtype, attn_implementation=attn_implementation)
+    small = sum(entry.num_bytes for entry in read_index(directory).values()) <= SMALL_BYTES
     if runtime == "native":
-        limits = {} if cache_bytes is None else {"memory_bytes": cache_bytes}
-        limits["most_waiting"] = most_waiting
-        return _load_native(directory, name, config, device, dtype, attn_implementation, progress, limits)
-    device = str(device or best_device())
-    if dtype is None:
-        stored = sum(entry.num_bytes for entry in read_index(directory).values())
-        dtype = default_dtype(device, small=stored <= SMALL_BYTES)
-    from ..model import SmolVLMForConditionalGeneration
-
-    network = SmolVLMForConditionalGeneration.from_pretrained(
-        directory, dtype=dtype, device_map=device, attn_implementation=attn_implementation, progress=progress
-    )
+        motor = _native_motor(directory, config, device, dtype, attn_implementation, small, progress)
+    else:
+        motor = _torch_motor(directory, device, dtype, attn_implementation, small, progress)
     processor = SmolVLMProcessor.from_pretrained(directory)
     ends = _end_ids(directory, processor)
-    return VLM(TorchDriver(network, processor, frozenset(ends)), processor, name=name, end_ids=ends)
+    if cache_bytes is None:
+        cache_bytes = int(SHARE_FOR_CACHES * motor.available_memory())
+    driver = Driver(motor, frozenset(ends), {"memory_bytes": cache_bytes, "most_waiting": most_waiting})
+    return VLM(driver, processor, name=name, end_ids=ends)
 
 
-def _load_native(
+def _torch_motor(
     directory: Path,
-    name: str,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    attn_implementation: str | None,
+    small: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Motor:
+    from ..model import SmolVLMForConditionalGeneration
+    from ..runtimes.torch import TorchMotor
+
+    device = str(device or best_device())
+    model = SmolVLMForConditionalGeneration.from_pretrained(
+        directory,
+        dtype=default_dtype(device, small=small) if dtype is None else dtype,
+        device_map=device,
+        attn_implementation=attn_implementation,
+        progress=progress,
+    )
+    return TorchMotor(model)
+
+
+def _native_motor(
+    directory: Path,
     config: SmolVLMConfig,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
+    small: bool,
     progress: Callable[[int, int], None] | None,
-    limits: dict[str, int],
-) -> VLM:
-    from ..runtimes.machine import available_memory
+) -> Motor:
     from ..runtimes.native import NativeMotor
 
     if str(device or "cpu") != "cpu":
@@ -101,14 +118,8 @@ def _load_native(
         saved = next(iter(read_index(directory).values())).dtype
         dtype = SAVED.get(saved, saved)
     elif dtype is None:
-        stored = sum(entry.num_bytes for entry in read_index(directory).values())
-        dtype = quantised_mode(config, directory) or ("float32" if stored <= SMALL_BYTES else "bfloat16")
-    motor = NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
-    processor = SmolVLMProcessor.from_pretrained(directory)
-    ends = _end_ids(directory, processor)
-    limits = {"memory_bytes": int(SHARE_FOR_CACHES * available_memory())} | limits
-    driver = NativeDriver(motor, frozenset(ends), limits)
-    return VLM(driver, processor, name=name, end_ids=ends)
+        dtype = quantised_mode(config, directory) or ("float32" if small else "bfloat16")
+    return NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
 
 
 def preview(
@@ -137,8 +148,7 @@ def choose_runtime(
     attn_implementation: str | None = None,
 ) -> tuple[str, str]:
     """What runtime="auto" takes, "native" or "torch", and why. Imports torch only where there may be a GPU."""
-    from ..runtimes.library import kernels_name
-    from ..runtimes.machine import may_have_gpu
+    from ..runtimes import library, machine
     from ..runtimes.native import MODES, unusual_parts
 
     if attn_implementation is not None:
@@ -147,10 +157,10 @@ def choose_runtime(
         return "torch", f"device is {device}"
     if dtype is not None and str(dtype).removeprefix("torch.") not in (*MODES, "auto"):
         return "torch", f"dtype is {dtype}"
-    if device is None and may_have_gpu() and best_device() != "cpu":
+    if device is None and machine.may_have_gpu() and best_device() != "cpu":
         return "torch", "there is a GPU"
     try:
-        kernels = kernels_name()
+        kernels = library.kernels_name()
     except ConfigError:
         return "torch", "the native kernels were not compiled when the package was installed"
     if kernels == "plain":

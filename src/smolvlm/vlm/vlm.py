@@ -1,7 +1,7 @@
 """VLM: questions in, answers out. It joins the processor and a driver of the model.
 
-Reading what callers pass is requests.py's, text coming out answers.py's, running the model drivers.py's, making a VLM
-loading.py's.
+Reading what callers pass is requests.py's, text coming out answers.py's, running the model driver.py's, looking once at
+each tile tiles.py's, making a VLM loading.py's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..processing.processor import SmolVLMProcessor
 from ..types import Answer, Decision, Features, TokenReport
 from .answers import AnswerStream, Writer
 from .chat import Chat
-from .drivers import Driver, Prepared, TorchDriver
+from .driver import Driver, Prepared
 from .requests import (
     AskOptions,
     AskRequest,
@@ -53,7 +53,7 @@ class VLM:
     ) -> None:
         """end_ids: token ids that end an answer; the first is the one that the model itself writes."""
         self._driver = driver
-        self._tiles = TileCache(driver.encode, driver.join)
+        self._tiles = TileCache(driver.encode, driver.motor.join)
         self.processor = processor
         self.name = name
         self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
@@ -61,28 +61,29 @@ class VLM:
     @property
     def runtime(self) -> str:
         """ "torch" or "native"."""
-        return "torch" if isinstance(self._driver, TorchDriver) else "native"
+        return self._driver.motor.name
 
     @property
     def model(self) -> SmolVLMForConditionalGeneration:
         """The PyTorch module. Raises InputError when another runtime answers."""
-        if not isinstance(self._driver, TorchDriver):
-            raise InputError("The native runtime has no PyTorch module: load with runtime='torch' to get one.")
-        return self._driver.model
+        model = getattr(self._driver.motor, "model", None)
+        if model is None:
+            raise InputError(f"The {self.runtime} runtime has no PyTorch module: load with runtime='torch' to get one.")
+        return model
 
     @property
     def config(self) -> SmolVLMConfig:
-        return self._driver.config
+        return self._driver.motor.config
 
     @property
     def device(self) -> str:
         """ "cpu", "cuda:0", ..."""
-        return self._driver.device
+        return self._driver.motor.device
 
     @property
     def dtype(self) -> str:
         """ "float32", "bfloat16", ...; of the weights."""
-        return self._driver.dtype
+        return self._driver.motor.dtype
 
     @property
     def context(self) -> int:
@@ -184,7 +185,7 @@ class VLM:
 
     def fingerprint(self) -> str:
         """A short name of the weights that look at pictures, and of their dtype."""
-        return self._driver.fingerprint()
+        return self._driver.motor.fingerprint()
 
     # ---- the way to the model ----
 
@@ -218,7 +219,7 @@ class VLM:
                     f"These features were made with other weights or another dtype ({one.fingerprint}) than this "
                     f"model's ({own}): encode the pictures again with this model."
                 )
-        return self._driver.join([one.values for one in features])
+        return self._driver.motor.join([one.values for one in features])
 
     def _writer(self, prepared: Prepared, started: float) -> Writer:
         return Writer(
