@@ -163,6 +163,22 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
         start_model(tiny_recipe(start="nano"), tokenizer)
 
 
+def test_layers_added_to_a_checkpoint_change_nothing_at_first_and_learn(tmp_path: Path) -> None:
+    first = train(tiny_recipe(steps=1), tmp_path / "first", workers=0)
+    deeper = {**GEOMETRY, "text_config": {**GEOMETRY["text_config"], "num_hidden_layers": 3}}  # type: ignore[dict-item]
+    recipe = tiny_recipe(start=str(first), model=deeper)
+    processor = make_processor(recipe, vocabulary_directory(recipe))
+    maker, deep = sample_maker(recipe, processor), start_model(recipe, processor.tokenizer)
+    shallow = start_model(tiny_recipe(start=str(first)), processor.tokenizer)
+    assert [len(model.model.text_model.layers) for model in (deep, shallow)] == [3, 2]
+    batch = Mixture(recipe, maker).batches(0)[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(forward(deep, batch)[0], forward(shallow, batch)[0], rtol=0, atol=0)
+    backward(deep, Probes(32), [batch], 0.0, "cpu")
+    silent = deep.model.text_model.layers[1].mlp.down_proj.weight
+    assert not silent.any() and silent.grad is not None and silent.grad.any()
+
+
 def test_probes_tell_nothing_from_something() -> None:
     probes = Probes(8)
     labels = torch.full((2, 4, 3), -1, dtype=torch.int16)

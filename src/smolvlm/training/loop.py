@@ -222,16 +222,38 @@ def evaluate(
 
 
 def start_model(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMForConditionalGeneration:
-    """The recipe's geometry with random weights, or in float32 with those of the checkpoint it starts from."""
+    """The recipe's geometry with random weights, or in float32 with those of the checkpoint it starts from.
+
+    A recipe may have more text layers than that checkpoint: see `deepened`.
+    """
     config = model_config(recipe, tokenizer)
     if not recipe.start:
         return SmolVLMForConditionalGeneration(config, "eager")
     directory = directory_of(recipe.start)
     model = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype="float32", attn_implementation="eager")
+    if model.config.text_config.num_hidden_layers < config.text_config.num_hidden_layers:
+        model = deepened(model, config.text_config.num_hidden_layers)
     given = model.config.to_dict()
     if any(given.get(key) != value for key, value in config.to_dict().items()):
         raise ConfigError(f"start={recipe.start!r} in recipe {recipe.name!r}: {directory} is of another geometry.")
     return model
+
+
+def deepened(model: SmolVLMForConditionalGeneration, layers: int) -> SmolVLMForConditionalGeneration:
+    """The same function with more text layers: evenly spread copies of layers, whose outputs are zero at first."""
+    values = model.config.to_dict()
+    fewer = values["text_config"]["num_hidden_layers"]
+    config = SmolVLMConfig.from_dict({**values, "text_config": {**values["text_config"], "num_hidden_layers": layers}})
+    deep = SmolVLMForConditionalGeneration(config, "eager")
+    sources = [layer * fewer // layers for layer in range(layers)]
+    weights = {key: value for key, value in model.state_dict().items() if ".text_model.layers." not in key}
+    for layer, source in enumerate(sources):
+        added = layer > 0 and source == sources[layer - 1]
+        for key, value in model.model.text_model.layers[source].state_dict().items():
+            silent = added and key.startswith(("self_attn.o_proj", "mlp.down_proj"))
+            weights[f"model.text_model.layers.{layer}.{key}"] = torch.zeros_like(value) if silent else value
+    deep.load_state_dict(weights)
+    return deep
 
 
 def directory_of(name: str) -> Path:

@@ -51,6 +51,7 @@ class Recipe:
     """All settings of a run. Sizes count tiles, because the vision tower is most of the work.
 
     start: a checkpoint directory, or the name of a bundled one, whose weights the run starts from; "" is from nothing.
+    It may have fewer text layers: the others are added so that they change nothing at first.
     tiles_per_step: one optimiser step sees samples of about this many tiles. tiles_per_batch, tokens_per_batch: the
     most that goes through the model at once. warmup, decay: shares of all steps (warm-up, stable, linear decay to 0).
     learning_rate: for AdamW; matrix_learning_rate: for Muon, which takes the hidden matrices. probe_weight: loss weight
