@@ -43,6 +43,17 @@ static void put_value(const attention_t *a, int head, long token, const void *va
     }
 }
 
+/* The values of two tokens that share their units, the first of them even. BF16 only. */
+static void put_value_pair(const attention_t *a, int head, long token, const uint16_t *one, const uint16_t *two) {
+    const tower_t *t = a->tower;
+    uint32_t *base = a->values + head * value_words(t, a->capacity) + token / 2 * PANEL;
+    long line = a->capacity / 2 * PANEL;
+    int whole = t->head_dim / W * W; /* W divides PANEL, so a vector never leaves its panel */
+    for (int d = 0; d < whole; d += W)
+        *(vu *)(base + d / PANEL * line + d % PANEL) = (vu)load_bf16(one + d) >> 16 | (vu)load_bf16(two + d);
+    for (int d = whole; d < t->head_dim; d++) base[d / PANEL * line + d % PANEL] = one[d] | (uint32_t)two[d] << 16;
+}
+
 /* Weights of `keys` scores, zeros after them up to a whole panel; returns 1 / their sum. */
 static float softmax_row(float *score, long keys, float scale, int exact, void *weights) {
     vf most = splat(-INFINITY), sum = {0};

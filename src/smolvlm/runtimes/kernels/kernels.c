@@ -15,18 +15,32 @@ typedef struct {
 static void norm_task(void *job, int row, int worker) {
     const norm_t *p = job;
     (void)worker;
-    int n = p->tower->hidden;
+    int n = p->tower->hidden, whole = n / W * W;
     const float *x = p->x + (long)row * n;
     float mean = 0, square = 0;
+    vf sums = {0};
     if (p->bias) {
-        for (int i = 0; i < n; i++) mean += x[i];
+        for (int i = 0; i < whole; i += W) sums += load(x + i);
+        mean = sum_of(sums);
+        for (int i = whole; i < n; i++) mean += x[i];
         mean /= n;
+        sums = (vf){0};
     }
-    for (int i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    for (int i = 0; i < whole; i += W) sums += (load(x + i) - mean) * (load(x + i) - mean);
+    square = sum_of(sums);
+    for (int i = whole; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
     float factor = 1.0f / sqrtf(square / n + p->tower->eps);
     float *y = (float *)p->y + (long)row * n;
     uint16_t *half = (uint16_t *)p->y + (long)row * n;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < whole; i += W) {
+        vf value = (load(x + i) - mean) * factor * load(p->weight + i);
+        if (p->bias) value += load(p->bias + i);
+        if (p->output == TO_BF16)
+            store_bf16(half + i, value);
+        else
+            store(y + i, value);
+    }
+    for (int i = whole; i < n; i++) {
         float value = (x[i] - mean) * factor * p->weight[i] + (p->bias ? p->bias[i] : 0);
         if (p->output == TO_BF16)
             half[i] = narrow(value);
@@ -72,12 +86,14 @@ static void fill_task(void *job, int head, int worker) {
     const attention_t *a = job;
     const tower_t *t = a->tower;
     (void)worker;
-    long bytes = t->exact ? 4 : 2, hidden = (long)t->heads * t->head_dim;
-    for (int token = 0; token < a->count; token++) {
-        const char *row = (const char *)a->qkv + (long)token * a->row_width * bytes;
-        put_key(a, head, token, (const uint32_t *)(row + (hidden + (long)head * t->head_dim) * bytes));
-        put_value(a, head, token, row + (2 * hidden + (long)head * t->head_dim) * bytes);
-    }
+    long bytes = t->exact ? 4 : 2, hidden = (long)t->heads * t->head_dim, line = a->row_width * bytes;
+    const char *keys = (const char *)a->qkv + (hidden + (long)head * t->head_dim) * bytes;
+    const char *values = keys + hidden * bytes;
+    int paired = t->exact ? 0 : a->count / 2 * 2;
+    for (int token = 0; token < a->count; token++) put_key(a, head, token, (const uint32_t *)(keys + token * line));
+    for (int token = 0; token < paired; token += 2)
+        put_value_pair(a, head, token, (const uint16_t *)(values + token * line), (const uint16_t *)(values + (token + 1) * line));
+    for (int token = paired; token < a->count; token++) put_value(a, head, token, values + token * line);
 }
 
 static void shuffle_pixels(const vision_t *v, const void *x, long bytes, void *y) {

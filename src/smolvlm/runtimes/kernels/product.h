@@ -32,32 +32,37 @@ static int written_as(const linear_t *w, int rows) {
 
 static void split_row(const float *x, int inputs, int8_t *high, int8_t *low, float *scale, int32_t *sum) {
     for (int g = 0; g < inputs / GROUP; g++, x += GROUP, high += GROUP, low += GROUP) {
-        float most = 0;
-        for (int i = 0; i < GROUP; i++) most = MAX(most, fabsf(x[i]));
-        scale[g] = most / 32512.0f;
-        float inverse = most > 0 ? 32512.0f / most : 0;
-        int32_t total = 0;
-        for (int i = 0; i < GROUP; i++) {
-            int32_t q = (int32_t)lrintf(x[i] * inverse), h = (q + 128) >> 8;
-            high[i] = (int8_t)h;
-            low[i] = (int8_t)(q - 256 * h);
+        vf top = {0};
+        for (int i = 0; i < GROUP; i += W) top = maximum(top, magnitude(load(x + i)));
+        float most = largest_of(top), inverse = most > 0 ? 32512.0f / most : 0;
+        vi total = {0};
+        for (int i = 0; i < GROUP; i += W) {
+            vi q = rounded(load(x + i) * inverse), h = (q + 128) >> 8;
+            *(vb *)(high + i) = __builtin_convertvector(h, vb);
+            *(vb *)(low + i) = __builtin_convertvector(q - (h << 8), vb);
             total += q;
         }
-        sum[g] = total;
+        scale[g] = most / 32512.0f;
+        sum[g] = total_of(total);
     }
 }
 
 static void int8_row(const uint16_t *x, int inputs, int8_t *q, float *scale, int32_t *sum) {
-    float most = 0;
-    for (int i = 0; i < inputs; i++) most = MAX(most, fabsf(widen(x[i])));
-    *scale = most / 127.0f;
+    int whole = inputs / W * W;
+    vf top = {0};
+    for (int i = 0; i < whole; i += W) top = maximum(top, magnitude(load_bf16(x + i)));
+    float most = largest_of(top);
+    for (int i = whole; i < inputs; i++) most = MAX(most, fabsf(widen(x[i])));
     float inverse = most > 0 ? 127.0f / most : 0;
-    int32_t total = 0;
-    for (int i = 0; i < inputs; i++) {
-        int32_t value = (int32_t)lrintf(widen(x[i]) * inverse);
-        q[i] = (int8_t)value;
-        total += value;
+    vi totals = {0};
+    for (int i = 0; i < whole; i += W) {
+        vi value = rounded(load_bf16(x + i) * inverse);
+        *(vb *)(q + i) = __builtin_convertvector(value, vb);
+        totals += value;
     }
+    int32_t total = total_of(totals);
+    for (int i = whole; i < inputs; i++) total += q[i] = (int8_t)lrintf(widen(x[i]) * inverse);
+    *scale = most / 127.0f;
     *sum = total;
 }
 

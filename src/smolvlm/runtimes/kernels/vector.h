@@ -38,11 +38,31 @@ ALWAYS vu splat_bits(uint32_t x) { return x - (vu){0}; }
 ALWAYS vf load(const float *p) { return *(const vf *)p; }
 ALWAYS void store(float *p, vf x) { *(vf *)p = x; }
 ALWAYS vf maximum(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     vi more = a > b;
     return (vf)(((vi)a & more) | ((vi)b & ~more));
+#endif
+}
+ALWAYS vf minimum(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return -maximum(-a, -b);
+#endif
 }
 ALWAYS float sum_of(vf x) {
     float sum = 0;
+    for (int i = 0; i < W; i++) sum += x[i];
+    return sum;
+}
+ALWAYS int32_t total_of(vi x) {
+    int32_t sum = 0;
     for (int i = 0; i < W; i++) sum += x[i];
     return sum;
 }
@@ -51,6 +71,10 @@ ALWAYS float largest_of(vf x) {
     for (int i = 1; i < W; i++) most = MAX(most, x[i]);
     return most;
 }
+
+ALWAYS vf magnitude(vf x) { return (vf)((vu)x & 0x7fffffff); }
+/* To the nearest whole number, ties to even, of values below 2^22. */
+ALWAYS vi rounded(vf x) { return (vi)(x + 12582912.0f) - 0x4b400000; }
 
 /* ---- bf16 ---- */
 
@@ -63,8 +87,12 @@ ALWAYS uint16_t narrow(float x) { /* to the nearest, ties to even */
     return (u.bits + 0x7fff + ((u.bits >> 16) & 1)) >> 16;
 }
 ALWAYS void store_bf16(uint16_t *p, vf x) {
+#if defined(__AVX512BF16__)
+    *(vh *)p = (vh)_mm512_cvtneps_pbh((__m512)x); /* likewise; what is too small for a normal number becomes 0 */
+#else
     vu bits = (vu)x;
     *(vh *)p = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, vh);
+#endif
 }
 ALWAYS vf load_bf16(const uint16_t *p) { return (vf)(__builtin_convertvector(*(const vh *)p, vu) << 16); }
 
@@ -72,8 +100,7 @@ ALWAYS vf load_bf16(const uint16_t *p) { return (vf)(__builtin_convertvector(*(c
 
 ALWAYS vf exponential(vf x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    x = maximum(x, splat(-87.0f));
-    x = -maximum(-x, splat(-88.0f));
+    x = minimum(maximum(x, splat(-87.0f)), splat(88.0f));
     vf whole = x * 1.44269504f + magic;
     vi power = (vi)whole << 23;
     whole -= magic;
