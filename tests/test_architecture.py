@@ -191,6 +191,11 @@ def test_torch_is_loaded_at_the_top_of_few_files() -> None:
     assert not wrong, "\n".join(["Import torch inside the function that needs it:", *wrong])
 
 
+def test_only_one_module_names_the_parts_of_torch_that_need_a_gpu() -> None:
+    named = {module_name(file) for file in files() if "torch.cuda." in file.read_text(encoding="utf-8")}
+    assert named == {"model.cuda"}
+
+
 def test_package_itself_imports_its_parts_for_type_checkers_only() -> None:
     wrong = [str(found) for found in imports() if found.room == "__init__" and found.inner and not found.typing_only]
     assert not wrong, "\n".join(wrong)

@@ -93,10 +93,11 @@ def _versions() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from ..model import cuda
     from ..vlm import best_device, default_dtype
 
     device = best_device()
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
+    name = cuda.name() if device == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
     dtype = str(default_dtype(device)).removeprefix("torch.")
     yield Finding("ok", "device", f"{device} ({name or platform.machine()}), large models in {dtype}")
     if device == "cpu":

@@ -31,6 +31,7 @@ from ..checkpoint import (
 from ..checkpoint.quantised import STORED, dequantise, logical_shape, quantised_mode, split_scales
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 from ..errors import CheckpointError, ConfigError, InputError
+from . import cuda
 from .pretrained import Pretrained
 from .vision import SmolVLMVisionTransformer
 
@@ -183,7 +184,7 @@ def _as_device(device_map: DeviceMap | None) -> torch.device:
 
 def best_device() -> str:
     """ "cuda", "mps" or "cpu": the first of them that is here."""
-    if torch.cuda.is_available():
+    if cuda.is_here():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 

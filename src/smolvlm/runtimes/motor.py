@@ -81,6 +81,7 @@ class Motor(Protocol):
     def forward(self, spans: Sequence[Span], wanted: Sequence[int]) -> np.ndarray:
         """Read the spans' tokens after those of their slots. Returns logits (wanted, vocabulary) float32.
 
-        wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
+        wanted: places among all new tokens, counted through the spans, ascending. Raises InputError when a slot is too
+        small.
         """
         ...

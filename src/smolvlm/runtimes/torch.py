@@ -1,7 +1,7 @@
 """The motor for any device that PyTorch has. Keys and values of many sequences lie in slabs that are written in place.
 
-A slab holds the slots of one size, so that one forward reads a token for each of them; slots of a prompt that is still
-being read go through the model one by one.
+A slab holds the slots of one size, so that one forward reads a token for each of them, on an NVIDIA GPU as one recorded
+graph; slots of a prompt that is still being read go through the model one by one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..model import KVCache, SmolVLMForConditionalGeneration
+from ..model import KVCache, SmolVLMForConditionalGeneration, cuda
 from .machine import available_memory
 from .motor import Slot, Span
 
@@ -34,6 +35,7 @@ class TorchMotor:
         self.model = model
         self.config = model.config
         self._slabs: dict[int, _Slab] = {}
+        self._on_cuda = model.device.type == "cuda"
 
     @property
     def device(self) -> str:
@@ -68,14 +70,12 @@ class TorchMotor:
 
     def available_memory(self) -> int:
         """Free memory of a CUDA device, of the machine elsewhere."""
-        if self.model.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.model.device)[0]
-        return available_memory()
+        return cuda.free_memory(self.model.device) if self._on_cuda else available_memory()
 
     def slot_bytes(self, tokens: int) -> int:
         text = self.config.text_config
         each = 2 * text.num_hidden_layers * text.kv_heads * text.head_size * self.model.dtype.itemsize
-        return _size(tokens) * each
+        return (_size(tokens) + 1) * each
 
     def open(self, tokens: int) -> Slot:
         size = _size(tokens)
@@ -110,25 +110,22 @@ class TorchMotor:
                 raise InputError(
                     f"{span.slot.length} + {len(span.ids)} tokens don't fit into a slot of {span.slot.capacity}."
                 )
-        hidden: list[Tensor | None] = [None] * len(spans)  # (new tokens, hidden) of each
+        logits: list[Tensor | None] = [None] * len(spans)  # (wanted of the span, vocabulary) of each
         together: dict[_Slab, list[int]] = {}
-        for number, span in enumerate(spans):
-            if len(span.ids) == 1 and span.pictures is None:
+        for number, (span, own) in enumerate(zip(spans, _wanted_of_each(spans, wanted), strict=True)):
+            if len(span.ids) == 1 and span.pictures is None and own:
                 together.setdefault(span.slot.memory.slab, []).append(number)
             else:
-                hidden[number] = self._read_one(span)
+                logits[number] = self.model.lm_head(self._read_one(span)[own]).float()
         for slab, numbers in together.items():
-            if len(numbers) == 1:
-                hidden[numbers[0]] = self._read_one(spans[numbers[0]])
+            if len(numbers) == 1 and not self._on_cuda:
+                logits[numbers[0]] = self.model.lm_head(self._read_one(spans[numbers[0]])).float()
                 continue
             for number, row in zip(numbers, self._read_rows(slab, [spans[at] for at in numbers]), strict=True):
-                hidden[number] = row
+                logits[number] = row[None]
         for span in spans:
             span.slot.length += len(span.ids)
-        if not len(wanted):
-            return np.empty((0, self.config.text_config.vocab_size), np.float32)
-        x = torch.cat([one for one in hidden if one is not None])[list(wanted)]  # (wanted, hidden)
-        return self.model.lm_head(x).float().cpu().numpy()
+        return torch.cat([one for one in logits if one is not None]).cpu().numpy()
 
     def _read_one(self, span: Span) -> Tensor:
         """The new tokens of one slot, causally. Returns (new tokens, hidden)."""
@@ -139,24 +136,33 @@ class TorchMotor:
         return self.model.model.text_model(x, None, positions, cache, False, False)[0][0]
 
     def _read_rows(self, slab: _Slab, spans: Sequence[Span]) -> Tensor:
-        """One token for each of several slots of a slab. Returns (slots, 1, hidden).
+        """One token for each of several slots of a slab. Returns their logits (slots, vocabulary) float32.
 
-        All rows up to the last one are computed, idle ones for nothing: gathering the others would copy the slab.
+        Idle rows are computed for nothing, because gathering the others would copy the slab: on a CPU up to the last
+        one that is needed, on a GPU all of them, so that one graph serves every step.
         """
         rows = [span.slot.memory.row for span in spans]
-        count, device = max(rows) + 1, self.model.device
-        ids = torch.zeros(count, dtype=torch.long)
-        lengths = torch.zeros(count, dtype=torch.long)
+        count = len(slab.keys[0]) if self._on_cuda else max(rows) + 1
+        ids, lengths = torch.zeros(count, dtype=torch.long), torch.full((count,), slab.size)
         ids[rows] = torch.tensor([int(span.ids[0]) for span in spans])
         lengths[rows] = torch.tensor([span.slot.length for span in spans])
-        ids, lengths = ids.to(device), lengths.to(device)
-        active = torch.zeros(count, dtype=torch.bool)
-        active[rows] = True
+        ids, lengths = ids.to(self.model.device), lengths.to(self.model.device)
+        if not self._on_cuda:
+            return self._step(slab, ids, lengths)[rows]
+        if slab.graph is None:
+            slab.graph = cuda.Graph(partial(self._step, slab), ids, lengths)
+        return slab.graph(ids, lengths)[rows]
+
+    def _step(self, slab: _Slab, ids: Tensor, lengths: Tensor) -> Tensor:
+        """A token of each of the first rows of a slab: (rows,) ids, lengths -> (rows, vocabulary) float32.
+
+        The length of an idle row is the slab's size: what it writes goes where no token is ever read.
+        """
         x = self.model.model.text_model.embed_tokens(ids)[:, None]  # (rows, 1, hidden)
-        visible = torch.arange(slab.size, device=device) <= lengths[:, None]  # (rows, size)
-        cache = _RowsCache(slab, count, lengths, active.to(device))
-        out = self.model.model.text_model(x, visible[:, None, None], lengths[:, None], cache, False, False)[0]
-        return out[rows]
+        visible = torch.arange(slab.size + 1, device=ids.device) <= lengths[:, None]  # (rows, size + 1)
+        cache = _RowsCache(slab, lengths)
+        hidden = self.model.model.text_model(x, visible[:, None, None], lengths[:, None], cache, False, False)[0]
+        return self.model.lm_head(hidden[:, 0]).float()
 
     def _embed(self, span: Span) -> Tensor:
         """(new tokens, hidden): rows of the table, with the pictures in the places of image tokens."""
@@ -174,12 +180,16 @@ class _Place:
 
 
 class _Slab:
-    """Slots of `size` tokens: (rows, kv_heads, size, head_dim) for keys and values of each layer."""
+    """Slots of `size` tokens: (rows, kv_heads, size + 1, head_dim) for keys and values of each layer.
+
+    The last place of a row takes what is written while the row is idle. graph: the recorded step of these tensors.
+    """
 
     def __init__(self, model: SmolVLMForConditionalGeneration, size: int) -> None:
         self.size = size
         self.free_rows: list[int] = []
-        cache = KVCache.allocate(model.config.text_config, 0, size, model.dtype, model.device)
+        self.graph: cuda.Graph | None = None
+        cache = KVCache.allocate(model.config.text_config, 0, size + 1, model.dtype, model.device)
         self.keys, self.values = cache.keys, cache.values
 
     @property
@@ -189,6 +199,7 @@ class _Slab:
     def take_row(self) -> int:
         """The first free row; the slab grows by doubling."""
         if not self.free_rows:
+            self.graph = None  # its tensors move
             have = len(self.keys[0])
             more = max(FIRST_ROWS, have)
             with torch.inference_mode():
@@ -210,20 +221,29 @@ class _Slab:
 class _RowsCache(KVCache):
     """The first rows of a slab, each with its own length, while one token is written to each."""
 
-    def __init__(self, slab: _Slab, count: int, lengths: Tensor, active: Tensor) -> None:
-        """lengths, active: (rows,); rows that are not active keep what they hold."""
+    def __init__(self, slab: _Slab, lengths: Tensor) -> None:
+        """lengths: (rows,), where each row's token goes."""
         super().__init__()
         self.keys, self.values = slab.keys, slab.values
-        self.length = slab.size - 1  # with the new token as many as the mask covers
-        self._count = count
-        self._at = (torch.arange(count, device=lengths.device)[active], slice(None), lengths[active])
-        self._active = active
+        self.length = slab.size  # with the new token as many as the mask covers
+        self._rows, self._lengths = torch.arange(len(lengths), device=lengths.device), lengths
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """key, value: (rows, kv_heads, 1, head_dim). Returns (rows, kv_heads, size, head_dim)."""
+        """key, value: (rows, kv_heads, 1, head_dim). Returns (rows, kv_heads, size + 1, head_dim)."""
+        count = len(self._rows)
         for slab, new in ((self.keys[layer], key), (self.values[layer], value)):
-            slab[self._at] = new[self._active, :, 0]
-        return self.keys[layer][: self._count], self.values[layer][: self._count]
+            slab[self._rows, :, self._lengths] = new[:, :, 0]
+        return self.keys[layer][:count], self.values[layer][:count]
+
+
+def _wanted_of_each(spans: Sequence[Span], wanted: Sequence[int]) -> list[list[int]]:
+    """Places in each span, from places that are counted through the spans in ascending order."""
+    own: list[list[int]] = [[] for _ in spans]
+    first = 0
+    for span, places in zip(spans, own, strict=True):
+        places += [place - first for place in wanted if first <= place < first + len(span.ids)]
+        first += len(span.ids)
+    return own
 
 
 def _size(tokens: int) -> int:

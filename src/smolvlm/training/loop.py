@@ -241,7 +241,7 @@ def start_model(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMForCondit
 
 def deepened(model: SmolVLMForConditionalGeneration, layers: int) -> SmolVLMForConditionalGeneration:
     """The same function with more text layers: evenly spread copies of layers, whose outputs are zero at first."""
-    values = model.config.to_dict()
+    values: dict[str, Any] = model.config.to_dict()
     fewer = values["text_config"]["num_hidden_layers"]
     config = SmolVLMConfig.from_dict({**values, "text_config": {**values["text_config"], "num_hidden_layers": layers}})
     deep = SmolVLMForConditionalGeneration(config, "eager")
