@@ -168,7 +168,12 @@ def test_doctor_names_the_kernels_or_how_to_get_them(
 ) -> None:
     monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
     monkeypatch.setattr("smolvlm.runtimes.library.kernels_name", lambda: "avx2")
-    assert "ok      native kernels    AVX2" in run(capsys, ["doctor"]).out
+    assert (
+        "ok      native kernels    AVX2, no products of bf16 or 8 bits; large models in float32 ("
+        in run(capsys, ["doctor"]).out
+    )
+    monkeypatch.setattr("smolvlm.runtimes.library.kernels_name", lambda: "avx512")
+    assert "AVX-512 with bf16 and VNNI; large models in bfloat16\n" in run(capsys, ["doctor"]).out
     monkeypatch.undo()
     monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
     monkeypatch.setattr("smolvlm.runtimes.library.LIBRARY", directory / "none.so")

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kerne
 # ---- products ----
 
 
-@pytest.fixture(params=["avx512", "avx2", "arm86", "plain"])
+@pytest.fixture(params=["avx512", "avx512vnni", "avxvnni", "avx2", "arm86", "plain"])
 def copy_of_kernels(request: pytest.FixtureRequest) -> Iterator[object]:
     """The library with one of its copies chosen."""
     library = native_library.library()

@@ -25,9 +25,11 @@ PACKAGES = ("torch", "numpy", "pillow", "av", "tokenizers", "huggingface_hub", "
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
 PICTURE_FORMATS = {"webp": "WebP", "avif": "AVIF", "jpg": "JPEG", "zlib": "PNG"}
 KERNELS = {
-    "avx512": "AVX-512 with bf16 and VNNI", "avx2": "AVX2", "arm86": "ARMv8.6 with bf16 and i8mm",
-    "plain": "without instructions of this processor's own",
+    "avx512": "AVX-512 with bf16 and VNNI", "avx512vnni": "AVX-512 with VNNI, no products of bf16",
+    "avxvnni": "AVX2 with VNNI, no products of bf16", "avx2": "AVX2, no products of bf16 or 8 bits",
+    "arm86": "ARMv8.6 with bf16 and i8mm", "plain": "without instructions of this processor's own",
 }  # fmt: skip
+SLOWER = {"bfloat16": "", "float32": " (bfloat16 takes half the memory, and longer to look at pictures)"}
 REINSTALL = "install the package again: pip install --force-reinstall smolvlm"
 FREE_BYTES = 10 * 2**30  # the largest released checkpoint, stored in float32, takes 9 GB
 
@@ -110,15 +112,15 @@ def _devices() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    from ..runtimes.library import kernels_name
+    from ..runtimes.library import fast_dtype, kernels_name
 
     try:
-        name = kernels_name()
+        name, dtype = kernels_name(), fast_dtype()
     except ConfigError:
         cure = "for faster answers install a C compiler, then smolvlm again (Debian: apt install gcc)"
         yield Finding("warning", "native kernels", "were not compiled when the package was installed", cure)
     else:
-        yield Finding("ok", "native kernels", KERNELS[name])
+        yield Finding("ok", "native kernels", f"{KERNELS[name]}; large models in {dtype}{SLOWER[dtype]}")
 
 
 def _runtime() -> Iterator[Finding]:

@@ -9,6 +9,17 @@ extern const kernels_t kernels_plain;
 #ifdef HAVE_avx512
 extern const kernels_t kernels_avx512;
 #endif
+#ifdef HAVE_avx512vnni
+extern const kernels_t kernels_avx512vnni;
+#endif
+#ifdef HAVE_avxvnni
+#include <cpuid.h>
+extern const kernels_t kernels_avxvnni;
+static int has_avxvnni(void) { /* by hand: not every compiler knows the name */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
 #ifdef HAVE_avx2
 extern const kernels_t kernels_avx2;
 #endif
@@ -23,16 +34,30 @@ typedef struct {
     const kernels_t *kernels;
 } copy_t;
 
+enum { MOST_COPIES = 5 };
+
 /* All copies that run here, the best first. */
-static int copies(copy_t found[4]) {
+static int copies(copy_t found[MOST_COPIES]) {
     int count = 0;
+#if defined(__x86_64__)
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx512 = 0;
+    (void)avx2, (void)avx512;
+#endif
+#ifdef HAVE_avx512vnni
+    avx512 = avx2 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
 #ifdef HAVE_avx512
-    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found[count++] = (copy_t){"avx512", &kernels_avx512};
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) found[count++] = (copy_t){"avx512", &kernels_avx512};
+#endif
+#ifdef HAVE_avx512vnni
+    if (avx512) found[count++] = (copy_t){"avx512vnni", &kernels_avx512vnni};
+#endif
+#ifdef HAVE_avxvnni
+    if (avx2 && has_avxvnni()) found[count++] = (copy_t){"avxvnni", &kernels_avxvnni};
 #endif
 #ifdef HAVE_avx2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = (copy_t){"avx2", &kernels_avx2};
+    if (avx2) found[count++] = (copy_t){"avx2", &kernels_avx2};
 #endif
 #ifdef HAVE_arm86
     if ((getauxval(AT_HWCAP2) & (CAP2_I8MM | CAP2_BF16)) == (CAP2_I8MM | CAP2_BF16))
@@ -46,7 +71,7 @@ static const kernels_t *kernels;
 
 /* Choose a copy by name, NULL for the best. Returns its name, NULL when it is not in this library or can't run here. */
 EXPORT const char *sm_choose(const char *name) {
-    copy_t found[4];
+    copy_t found[MOST_COPIES];
     int count = copies(found);
     for (int i = 0; i < count; i++)
         if (!name || !strcmp(name, found[i].name)) {

@@ -20,11 +20,14 @@ HERE = Path(__file__).parent
 LIBRARY = HERE / ("libsmolvlm.dylib" if sys.platform == "darwin" else "libsmolvlm.so")
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-pthread")
 # A copy of kernels.c for each instruction set; one that the compiler doesn't know is left out.
-AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx512vnni")
+AVX2 = ("-mavx2", "-mfma")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512")
 COPIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"avx512": (*AVX512, "-mfma", "-mprefer-vector-width=512"), "avx2": ("-mavx2", "-mfma")},
+    "x86_64": {
+        "avx512": (*AVX512, "-mavx512bf16"), "avx512vnni": AVX512, "avxvnni": (*AVX2, "-mavxvnni"), "avx2": AVX2,
+    },
     "aarch64": {"arm86": ("-march=armv8.6-a",)},
-}
+}  # fmt: skip
 
 
 class BuildError(Exception):
