@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "errors", "config", "types", "hub", "checkpoint", "media", "scenes", "processing", "model",
         "generation.generate",
     },
+    "export": {"errors", "config", "types", "hub", "checkpoint", "scenes", "processing", "model", "runtimes"},
     "cli": {"*"},
     "__init__": {"*"},  # for type checkers only, see below
     "__main__": {"cli"},
@@ -56,8 +57,8 @@ EXCEPTIONS: dict[str, set[str]] = {"generation.generate": {"model"}, "runtimes.t
 TORCH_ROOMS = {"model", "generation.generate", "runtimes.torch", "hf", "training"}
 # What a front door may import before a command runs.
 CLI_AT_START = {"cli", "errors", "types", "__init__"}
-# Not declared as dependencies: used when they are there, each behind an error that names the cure.
-OPTIONAL = {"flash_attn", "tensorflow", "jax"}
+# No dependencies, or of an extra only: used when they are there, each behind an error that names the cure.
+OPTIONAL = {"flash_attn", "tensorflow", "jax", "onnx", "onnxruntime"}
 
 
 @dataclass(frozen=True)

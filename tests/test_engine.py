@@ -17,6 +17,7 @@ from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.runtimes.motor import Motor, Slot, Span
 from smolvlm.runtimes.native import NativeMotor
+from smolvlm.runtimes.onnx import OnnxMotor
 from smolvlm.runtimes.torch import TorchMotor
 from smolvlm.types import SamplingParams
 from tests.tiny import tiny_checkpoint, tiny_token_ids
@@ -30,11 +31,13 @@ def motor(tmp_path_factory: pytest.TempPathFactory) -> NativeMotor:
     return NativeMotor(tiny_checkpoint(tmp_path_factory.mktemp("engine")), "float32", threads=1)
 
 
-@pytest.fixture(scope="module", params=["native", "torch"])
+@pytest.fixture(scope="module", params=["native", "torch", "onnx"])
 def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Motor:
     directory = tiny_checkpoint(tmp_path_factory.mktemp("either"))
     if request.param == "native":
         return NativeMotor(directory, "float32", threads=1)
+    if request.param == "onnx":
+        return OnnxMotor(directory, "float32", threads=1)
     return TorchMotor(SmolVLMForConditionalGeneration.from_pretrained(directory))
 
 

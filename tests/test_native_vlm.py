@@ -48,6 +48,12 @@ def test_nano_answers_the_same_on_both_runtimes(both: tuple[VLM, VLM], skill: st
     assert "".join(stream) == stream.answer.text and stream.answer.token_ids == expected[0]
 
 
+def test_guessing_what_repeats_changes_no_answer(both: tuple[VLM, VLM]) -> None:
+    guessing = load(runtime="native", lookup_tokens=8)
+    for skill in ("scene", "text", "read"):
+        assert guessing.ask(**question(skill, 1)).token_ids == both[0].ask(**question(skill, 1)).token_ids
+
+
 def test_decisions_are_the_same_on_both_runtimes(both: tuple[VLM, VLM]) -> None:
     picture = scenes.draw("scene", 5, 0, "test").pictures[0]
     for choices in (("yes", "no"), ("dark red", "dark blue", "green")):

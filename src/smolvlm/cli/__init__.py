@@ -23,6 +23,7 @@ COMMANDS = {
     "tokens": "show what pictures and videos cost, before anything runs",
     "train": "train a model from nothing by a recipe",
     "quantize": "write a checkpoint with weights in 8 or 4 bits",
+    "export": "write ONNX graphs that transformers.js loads, and verify them",
     "doctor": "check this installation and name the cure of each problem",
 }
 DEBUG = "SMOLVLM_DEBUG"

@@ -45,13 +45,14 @@ def add_model_options(parser: Parser) -> None:
     group.add_argument(
         "--dtype",
         metavar="NAME",
-        help="float32, bfloat16, float16; native: int8, int4, too; default: what is fast and safe",
+        help="float32, bfloat16, float16; native and onnx: int8, int4, too; default: what is fast and safe",
     )
     group.add_argument(
         "--runtime",
-        choices=("auto", "native", "torch"),
+        choices=("auto", "native", "torch", "onnx"),
         default="auto",
-        help="native: the CPU kernels; torch: any device; auto (default): native where it can run the model",
+        help="native: the CPU kernels; torch: any device; onnx: ONNX Runtime; auto (default): native where it can run "
+        "the model, onnx for an export",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
 

@@ -12,6 +12,7 @@ from ..checkpoint.quantised import quantised_mode
 from ..config import SmolVLMConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing.processor import SmolVLMProcessor
+from ..runtimes.onnx import is_export
 from ..types import TokenReport
 from .driver import Driver
 from .requests import MediaOptions, read_request
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     from ..runtimes.motor import Motor
 
-RUNTIMES = ("auto", "torch", "native")
+RUNTIMES = ("auto", "torch", "native", "onnx")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
 SMALL_BYTES = 100 * 2**20
 SAVED = {"F32": "float32", "BF16": "bfloat16", "I8": "int8", "U8": "int4"}  # a checkpoint's type -> a native dtype
+MOST_RUNNING_ON_GPU = 64  # requests of one step: more rows cost a GPU next to nothing
 SHARE_FOR_CACHES = 0.5  # of the memory that is free when the weights are loaded
 
 
@@ -42,19 +44,23 @@ def load(
     runtime: str = "auto",
     cache_bytes: int | None = None,
     most_waiting: int = 1024,
+    lookup_tokens: int = 0,
 ) -> VLM:
     """A model that answers questions about pictures and videos.
 
     model: None is the bundled nano, which knows drawn material only; else a directory or a hub id such as
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct". device: "cuda", "mps" or "cpu"; None takes the best that is here.
     dtype: "float32", "bfloat16", "float16", "auto" (as saved); in the native runtime "int8", "int8-vision" (8-bit
-    activations in the vision tower, too) and "int4" as well; None is what is fast and safe there. attn_implementation:
-    "sdpa" (default), "eager", "flash_attention_2". revision, token, local_files_only: for the hub.
+    activations in the vision tower, too) and "int4" as well; in the onnx runtime "float32", "float16", "int8", "int4",
+    "int4-float16"; None is what is fast and safe there. attn_implementation: "sdpa" (default), "eager",
+    "flash_attention_2". revision, token, local_files_only: for the hub.
     progress: called with (bytes done, bytes in all) while weights are read.
     runtime: "torch" for any device; "native" for the CPU kernels, which need less time and memory and no import of
-    torch; "auto" takes the native one where it can run the model and there is no GPU.
+    torch; "onnx" for ONNX Runtime, which reads exports, too, and needs no torch either; "auto" takes the native one
+    where it can run the model and there is no GPU, and onnx for an export.
     cache_bytes: memory for the tokens of all requests together, half of what is free by default; most_waiting: requests
-    that may wait for a place in it.
+    that may wait for a place in it. lookup_tokens: most tokens at a time that are guessed to repeat what stood before;
+    answers stay the same and come sooner where they quote the prompt or themselves.
     Raises ModelNotFoundError, CheckpointError, ConfigError.
     """
     if runtime not in RUNTIMES:
@@ -62,18 +68,24 @@ def load(
     directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
     name = str(model or hub.BUNDLED)
     config = SmolVLMConfig.from_file(directory / "config.json")
-    if runtime == "auto":
+    if runtime == "auto" and is_export(directory):
+        runtime = "onnx"
+    elif runtime == "auto":
         runtime, _ = choose_runtime(config, device=device, dtype=dtype, attn_implementation=attn_implementation)
-    small = sum(entry.num_bytes for entry in read_index(directory).values()) <= SMALL_BYTES
-    if runtime == "native":
-        motor = _native_motor(directory, config, device, dtype, attn_implementation, small, progress)
+    if runtime == "onnx":
+        motor = _onnx_motor(directory, device, dtype, attn_implementation, progress)
+    elif runtime == "native":
+        motor = _native_motor(directory, config, device, dtype, attn_implementation, progress)
     else:
-        motor = _torch_motor(directory, device, dtype, attn_implementation, small, progress)
+        motor = _torch_motor(directory, device, dtype, attn_implementation, progress)
     processor = SmolVLMProcessor.from_pretrained(directory)
     ends = _end_ids(directory, processor)
     if cache_bytes is None:
         cache_bytes = int(SHARE_FOR_CACHES * motor.available_memory())
-    driver = Driver(motor, frozenset(ends), {"memory_bytes": cache_bytes, "most_waiting": most_waiting})
+    limits = {"memory_bytes": cache_bytes, "most_waiting": most_waiting, "lookup_tokens": lookup_tokens}
+    if motor.device.startswith("cuda"):
+        limits["most_running"] = MOST_RUNNING_ON_GPU
+    driver = Driver(motor, frozenset(ends), limits)
     return VLM(driver, processor, name=name, end_ids=ends)
 
 
@@ -82,7 +94,6 @@ def _torch_motor(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
-    small: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Motor:
     from ..model import SmolVLMForConditionalGeneration
@@ -91,7 +102,7 @@ def _torch_motor(
     device = str(device or best_device())
     model = SmolVLMForConditionalGeneration.from_pretrained(
         directory,
-        dtype=default_dtype(device, small=small) if dtype is None else dtype,
+        dtype=default_dtype(device, small=_is_small(directory)) if dtype is None else dtype,
         device_map=device,
         attn_implementation=attn_implementation,
         progress=progress,
@@ -105,21 +116,45 @@ def _native_motor(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
-    small: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Motor:
+    from ..runtimes import library
     from ..runtimes.native import NativeMotor
 
-    if str(device or "cpu") != "cpu":
-        raise ConfigError(f"The native runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'.")
-    if attn_implementation is not None:
-        raise ConfigError("attn_implementation is the torch runtime's: the native one has a single attention.")
+    _refuse_torch_arguments("native", device, attn_implementation)
     if dtype == "auto":
         saved = next(iter(read_index(directory).values())).dtype
         dtype = SAVED.get(saved, saved)
     elif dtype is None:
-        dtype = quantised_mode(config, directory) or ("float32" if small else "bfloat16")
+        dtype = quantised_mode(config, directory) or ("float32" if _is_small(directory) else library.fast_dtype())
     return NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
+
+
+def _onnx_motor(
+    directory: Path,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    attn_implementation: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> Motor:
+    from ..runtimes.onnx import OnnxMotor
+
+    _refuse_torch_arguments("onnx", device, attn_implementation)
+    wanted = None if dtype is None or dtype == "auto" else str(dtype).removeprefix("torch.")
+    return OnnxMotor(directory, wanted, progress=progress)
+
+
+def _refuse_torch_arguments(runtime: str, device: str | torch.device | None, attn_implementation: str | None) -> None:
+    if str(device or "cpu") != "cpu":
+        raise ConfigError(
+            f"The {runtime} runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'."
+        )
+    if attn_implementation is not None:
+        raise ConfigError(f"attn_implementation is the torch runtime's: the {runtime} one has a single attention.")
+
+
+def _is_small(directory: Path) -> bool:
+    return sum(entry.num_bytes for entry in read_index(directory).values()) <= SMALL_BYTES
 
 
 def preview(
@@ -188,7 +223,9 @@ def default_dtype(device: str, *, small: bool = False) -> torch.dtype:
 
     kind = device.split(":")[0]
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        from ..model import cuda
+
+        return torch.bfloat16 if cuda.multiplies_bf16() else torch.float32
     if kind != "cpu" or small:
         return torch.float32
     able = torch.cpu.get_capabilities()

@@ -60,7 +60,7 @@ class VLM:
 
     @property
     def runtime(self) -> str:
-        """ "torch" or "native"."""
+        """ "torch", "native" or "onnx"."""
         return self._driver.motor.name
 
     @property
