@@ -38,7 +38,7 @@ RUN = ("python", "sh")
 SUBSTITUTES = (
     (r"HuggingFaceTB/[\w.-]+", "nano"),
     (r'"cuda"', '"cpu"'),
-    (r"recipes/nano\.toml", "small.toml"),
+    (r"recipes/nano(-\d)?\.toml", "small.toml"),
     (r"(benchmarks/nano_scores\.py)", rf"{REPOSITORY}/\1 --cases 2 --only who"),
     (r"(?<![\w/])(src|examples)/", rf"{REPOSITORY}/\1/"),
 )
