@@ -8,7 +8,7 @@
 
 /* Rows as the weights want them. F32, BF16: units. INT8: units, a scale and the sum of the values for each row.
    SPLIT (few rows, whole-number weights): a value is scale * (256 * high + low), with a scale for every GROUP. */
-enum { SPLIT = 4, FEW = 12 };
+enum { SPLIT = 4, FEW = 12, FEW_INT8 = 8, MANY = 64 }; /* rows; beyond FEW weights are widened to bf16 once for all */
 
 typedef struct {
     int kind, rows, inputs;
@@ -23,7 +23,7 @@ ALWAYS int whole_number_weights(const linear_t *w) { return w->format == INT8 ||
 static int kind_for(const linear_t *w, int rows) {
     if (w->format == F32) return F32;
     if (w->format == INT8 && w->int8_inputs) return INT8;
-    return whole_number_weights(w) && rows <= FEW ? SPLIT : BF16;
+    return (w->format == INT8 && rows <= FEW_INT8) || (w->format == INT4 && rows <= FEW) ? SPLIT : BF16;
 }
 static int written_as(const linear_t *w, int rows) {
     int kind = kind_for(w, rows);
@@ -154,23 +154,25 @@ static void finish(const product_t *p, int row, int rows, int panel, float out[R
         default: CALL(R);                          \
     }
 
-static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, float out[R][PANEL]) {
+static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, const char *ahead,
+                        float out[R][PANEL]) {
     for (int c = 0; c < PANEL; c += W * C) {
         vf sum[R][C];
-#define F32_TILE(rows) tile_f32(rows, units, x, units, w + c, sum)
-#define BF16_TILE(rows) tile_bf16(rows, units, x, units, w + c, sum)
+#define F32_TILE(rows) tile_f32(rows, units, x, units, w + c, ahead, sum)
+#define BF16_TILE(rows) tile_bf16(rows, units, x, units, w + c, ahead, sum)
         if (bf16) { FOR_ROWS(n, BF16_TILE) } else { FOR_ROWS(n, F32_TILE) }
         for (int i = 0; i < n; i++)
             for (int j = 0; j < C; j++) store(out[i] + c + j * W, sum[i][j]);
     }
 }
 
-static void int8_tiles(int n, const product_t *p, int row, const uint32_t *w, int panel, float out[R][PANEL]) {
+static void int8_tiles(int n, const product_t *p, int row, const uint32_t *w, int panel, const char *ahead,
+                       float out[R][PANEL]) {
     long units = p->x.inputs / 4;
     const uint32_t *x = (const uint32_t *)p->x.units + row * units;
     for (int c = 0; c < PANEL; c += W * C) {
         vi sum[R][C];
-#define INT8_TILE(rows) tile_int8(rows, units, x, units, w + c, sum)
+#define INT8_TILE(rows) tile_int8(rows, units, x, units, w + c, ahead, sum)
         FOR_ROWS(n, INT8_TILE)
         for (int i = 0; i < n; i++)
             for (int j = 0; j < C; j++) {
@@ -245,10 +247,11 @@ static void widen_panel(const linear_t *w, const uint32_t *panel, int number, ui
     if (w->format == INT8) {
         for (long u = 0; u < w->inputs / 4; u++, panel += PANEL, to += 2 * PANEL)
             for (int j = 0; j < PANEL; j += W) {
+                /* 2^23 + a byte is its bits beside those of 2^23: less than a conversion */
                 vu four = *(const vu *)(panel + j);
                 for (int pair = 0; pair < 2; pair++) {
-                    vf first = __builtin_convertvector((vi)((four >> (16 * pair)) & 0xff) - 128, vf);
-                    vf second = __builtin_convertvector((vi)((four >> (16 * pair + 8)) & 0xff) - 128, vf);
+                    vf first = (vf)(((four >> (16 * pair)) & 0xff) | 0x4b000000) - 8388736.0f;
+                    vf second = (vf)(((four >> (16 * pair + 8)) & 0xff) | 0x4b000000) - 8388736.0f;
                     *(vu *)(to + pair * PANEL + j) = ((vu)first >> 16) | ((vu)second & 0xffff0000);
                 }
             }
@@ -291,14 +294,18 @@ static void product_task(void *job, int task, int worker) {
             widen_panel(p->w, w, panel, wide);
             w = wide;
         }
+        const char *next = (const char *)((const uint32_t *)p->w->panels + (panel + 1) * panel_units(p->w));
+        long lines = panel + 1 < last && end - start > 2 * step ? panel_units(p->w) / 16 : 0; /* 64 bytes each */
         for (int row = start; row < end; row += step) {
             int n = MIN(step, end - row);
+            const char *ahead = lines > 0 ? next : NULL;
+            lines -= units, next += 64 * units;
             if (p->x.kind == SPLIT)
                 split_tiles(n, p, row, w, panel, out);
             else if (p->x.kind == INT8)
-                int8_tiles(n, p, row, w, panel, out);
+                int8_tiles(n, p, row, w, panel, ahead, out);
             else
-                float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, out);
+                float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, ahead, out);
             if (p->w->format == INT8 && p->x.kind != INT8) scale_columns(p, n, panel, out);
             finish(p, row, n, panel, out);
         }
@@ -310,9 +317,8 @@ enum { BLOCK_BYTES = 256 << 10 };
 
 static void product(pool_t *pool, const linear_t *w, int rows, const void *x, int activation, int output, void *y) {
     product_t job = {w, rows_for(pool, w, rows, x), activation, output, y, (w->outputs + PANEL - 1) / PANEL, FEW, 1, pool};
-    if (rows <= FEW) {
-        job.panels_a_task = MAX(1, job.panels / (8 * pool_workers(pool)));
-    } else {
+    if (rows <= MANY) job.panels_a_task = MAX(1, job.panels / (8 * pool_workers(pool)));
+    if (rows > FEW) {
         long row_bytes = w->inputs * (job.x.kind == F32 ? 4L : job.x.kind == INT8 ? 1L : 2L);
         job.block = MAX(BLOCK_BYTES / row_bytes / R * R, 4 * R);
     }
