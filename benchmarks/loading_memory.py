@@ -18,45 +18,16 @@ import time
 from pathlib import Path
 from statistics import median
 
-# SmolVLM2-500M: vision 768/3072, 12 layers; text 960/2560, 32 layers, 15 heads on 5.
-GEOMETRY_500M: dict[str, object] = {
-    "model_type": "smolvlm",
-    "image_token_id": 49190,
-    "scale_factor": 4,
-    "tie_word_embeddings": False,
-    "vision_config": {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "image_size": 512, "patch_size": 16,
-    },
-    "text_config": {
-        "model_type": "llama", "vocab_size": 49280, "hidden_size": 960, "intermediate_size": 2560,
-        "num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5, "rms_norm_eps": 1e-5,
-        "rope_theta": 100000.0, "max_position_embeddings": 8192, "pad_token_id": 2,
-    },
-}  # fmt: skip
+from smolvlm.checkpoint import write_json
+from smolvlm.config import SmolVLMConfig
+from smolvlm.vlm.standin import geometry, write_weights
+
+GEOMETRY_500M = geometry("500m").to_dict()
 
 
 def write_random_checkpoint(directory: Path, config: dict[str, object]) -> None:
-    """config.json and bfloat16 weights of this geometry, one tensor in memory at a time."""
-    import numpy as np
-    import torch
-
-    from smolvlm.checkpoint import OutgoingTensor, write, write_json
-    from smolvlm.config import SmolVLMConfig
-    from smolvlm.model import SmolVLMForConditionalGeneration
-
-    with torch.device("meta"):
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in SmolVLMForConditionalGeneration(SmolVLMConfig.from_dict(config)).state_dict().items()
-        }
-    generator = np.random.default_rng(0)
-
-    def outgoing(shape: tuple[int, ...]) -> OutgoingTensor:
-        # 0x3C.. are the bits of small positive bfloat16 numbers.
-        return OutgoingTensor("BF16", shape, lambda: generator.integers(0x3C00, 0x3D00, size=shape, dtype=np.uint16))
-
-    write(directory, {name: outgoing(shape) for name, shape in shapes.items()})
+    """config.json and bfloat16 weights of this geometry."""
+    write_weights(directory, SmolVLMConfig.from_dict(config))
     write_json(directory / "config.json", {**config, "dtype": "bfloat16"})
 
 

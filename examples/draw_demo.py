@@ -13,7 +13,7 @@ FRAMES_A_SECOND = 8
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     draw("scene", seed=2026, index=1, split="test").pictures[0].save(directory / "picture.png")
-    clip = render_clip(seed=2026, index=8, split="test", fps=FRAMES_A_SECOND)
+    clip = render_clip(seed=2026, index=25, split="test", fps=FRAMES_A_SECOND)
     with av.open(str(directory / "video.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FRAMES_A_SECOND, options={"crf": "12"})
         stream.width, stream.height = clip.frames[0].size

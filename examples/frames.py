@@ -3,7 +3,7 @@
 import smolvlm
 from smolvlm.scenes import render_clip
 
-clip = render_clip(seed=2026, index=8, split="test", fps=2)
+clip = render_clip(seed=2026, index=25, split="test", fps=2)
 frames = list(clip.frames)[::2]
 times = list(clip.timestamps_s)[::2]
 

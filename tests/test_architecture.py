@@ -58,7 +58,7 @@ TORCH_ROOMS = {"model", "generation.generate", "runtimes.torch", "hf", "training
 # What a front door may import before a command runs.
 CLI_AT_START = {"cli", "errors", "types", "__init__"}
 # No dependencies, or of an extra only: used when they are there, each behind an error that names the cure.
-OPTIONAL = {"flash_attn", "tensorflow", "jax", "onnx", "onnxruntime"}
+OPTIONAL = {"flash_attn", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "datasets", "transformers"}
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,7 @@ def test_no_room_for_leftovers() -> None:
         "import smolvlm; dir(smolvlm); smolvlm.SamplingParams; smolvlm.SmolVLMError; smolvlm.SmolVLMConfig",
         "import smolvlm.hub, smolvlm.checkpoint, smolvlm.types",
         "import smolvlm.media.image, smolvlm.processing.processor, smolvlm.processing.video",
+        "import smolvlm.training.data, smolvlm.cli.data",
         "import smolvlm.cli as cli; cli.main(['--help'])",
         "import smolvlm.cli as cli; cli.main(['ask', '--help'])",
     ],

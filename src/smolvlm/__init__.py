@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .checkpoint.lora import LoraConfig as LoraConfig
     from .config import SmolVLMConfig as SmolVLMConfig
     from .config import SmolVLMVisionConfig as SmolVLMVisionConfig
     from .errors import BusyError as BusyError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import ContextLengthError as ContextLengthError
+    from .errors import DataError as DataError
     from .errors import FetchError as FetchError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from .hf import AutoTokenizer as AutoTokenizer
     from .hf import SmolVLMForConditionalGeneration as SmolVLMForConditionalGeneration
     from .media.image import load_image as load_image
+    from .model.adapters import Adapter as Adapter
+    from .model.adapters import add_adapter as add_adapter
+    from .model.adapters import load_adapter as load_adapter
     from .model.model import SmolVLMModel as SmolVLMModel
     from .model.outputs import SmolVLMCausalLMOutputWithPast as SmolVLMCausalLMOutputWithPast
     from .model.vision import SmolVLMVisionTransformer as SmolVLMVisionTransformer
@@ -44,20 +49,24 @@ if TYPE_CHECKING:
     from .types import Answer as Answer
     from .types import Decision as Decision
     from .types import Features as Features
+    from .types import MemoryReport as MemoryReport
     from .types import SamplingParams as SamplingParams
     from .types import TokenReport as TokenReport
     from .vlm import VLM as VLM
     from .vlm import load as load
+    from .vlm import preview_memory as preview_memory
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "checkpoint.lora": ("LoraConfig",),
     "config": ("SmolVLMConfig", "SmolVLMVisionConfig"),
     "errors": (
         "BusyError",
         "CheckpointError",
         "ConfigError",
         "ContextLengthError",
+        "DataError",
         "FetchError",
         "ImageError",
         "InputError",
@@ -78,14 +87,15 @@ _HOMES = {
         "SmolVLMForConditionalGeneration",
     ),
     "media.image": ("load_image",),
+    "model.adapters": ("Adapter", "add_adapter", "load_adapter"),
     "model.model": ("SmolVLMModel",),
     "model.outputs": ("SmolVLMCausalLMOutputWithPast",),
     "model.vision": ("SmolVLMVisionTransformer",),
     "processing.image": ("SmolVLMImageProcessor",),
     "processing.processor": ("SmolVLMProcessor",),
     "processing.video": ("SmolVLMVideoProcessor",),
-    "types": ("Answer", "Decision", "Features", "SamplingParams", "TokenReport"),
-    "vlm": ("VLM", "load"),
+    "types": ("Answer", "Decision", "Features", "MemoryReport", "SamplingParams", "TokenReport"),
+    "vlm": ("VLM", "load", "preview_memory"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -8,8 +8,9 @@ SmolVLMError
 │   │   └── FetchError               a URL that is refused, or whose download failed
 │   ├── PromptError                  placeholders, media and messages don't fit together
 │   ├── ContextLengthError           more tokens than the model holds
-│   ├── MemoryBudgetError            more tokens than the memory set aside for them holds
-│   └── ConfigError                  a configuration or recipe with wrong or unknown keys
+│   ├── MemoryBudgetError            more memory than is free, or than was set aside for tokens
+│   ├── ConfigError                  a configuration or recipe with wrong or unknown keys
+│   └── DataError                    training data that can't be read, or can't be learned from
 ├── CheckpointError                  files of a model that are missing, damaged or don't fit
 │   └── ModelNotFoundError (OSError) no such directory or hub id
 ├── BusyError                        too many requests are waiting
@@ -50,11 +51,15 @@ class ContextLengthError(InputError):
 
 
 class MemoryBudgetError(InputError):
-    """The request needs more memory than was set aside for all requests together."""
+    """The request or the model needs more memory than is free, or than was set aside for all requests together."""
 
 
 class ConfigError(InputError):
     """A configuration or recipe with a wrong value or an unknown key."""
+
+
+class DataError(InputError):
+    """Training data that can't be read or whose format isn't known, or too many samples that can't be used."""
 
 
 class CheckpointError(SmolVLMError):

@@ -18,6 +18,7 @@ BUNDLED = "nano"
 # Never pickles, which run the code of whoever wrote them.
 PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 MODEL_FILES = (*PROCESSOR_FILES, "model*.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _BUNDLED_DIRECTORY = Path(__file__).parent / "assets" / BUNDLED
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -69,6 +70,34 @@ def resolve(
     if wants_weights and not any(directory.glob("*.safetensors")):
         raise CheckpointError(_explain_no_safetensors(name_or_path, revision, cache_dir))
     return directory
+
+
+def resolve_adapter(
+    name_or_path: str | Path,
+    *,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """The local directory of an adapter: a directory, or a hub id, whose newest version is downloaded.
+
+    token, cache_dir, endpoint: as of `resolve`. Raises ModelNotFoundError, CheckpointError.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir() and str(name_or_path):
+        return path
+    try:
+        return resolve(
+            name_or_path,
+            local_files_only=local_files_only,
+            token=token,
+            cache_dir=cache_dir,
+            patterns=ADAPTER_FILES,
+            endpoint=endpoint,
+        )
+    except CheckpointError as error:
+        raise type(error)(f"The adapter can't be found: {str(error).replace(_BUNDLED_CURE, '').rstrip()}") from error
 
 
 def _bundled() -> Path:

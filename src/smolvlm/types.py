@@ -146,6 +146,34 @@ class TokenReport:
 
 
 @dataclass(frozen=True)
+class MemoryReport:
+    """The memory that a process will hold when it loads a model on the CPU and answers one request, in bytes.
+
+    program: interpreter, libraries, tokenizer. weights: as the runtime holds them, mapped files included. pictures:
+    pixels, until they have been looked at. vision, reading: scratch while tiles are looked at and the prompt is read.
+    tokens: keys and values of prompt and answer. features: what was seen, in the cache and for the prompt. peak: most
+    at one time, less than the sum. available: free now, what this process holds already included. request: its tokens.
+    """
+
+    request: TokenReport
+    runtime: str
+    dtype: str
+    program: int
+    weights: int
+    pictures: int
+    vision: int
+    reading: int
+    tokens: int
+    features: int
+    peak: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.available
+
+
+@dataclass(frozen=True)
 class Features:
     """Encoded pictures, to be reused in many questions. values: (tiles, image tokens, hidden) in the model's dtype.
 

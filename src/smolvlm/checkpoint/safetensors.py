@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,16 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor lies. offset: bytes from the start of the file. dtype: the format's name, such as "BF16"."""
+    """Where a tensor lies. offset: bytes from the start of the file. dtype: the format's name, such as "BF16".
+
+    computed: gives the values where they aren't those of the file, because an adapter changes them.
+    """
 
     file: Path
     offset: int
     shape: tuple[int, ...]
     dtype: str
+    computed: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def num_bytes(self) -> int:
@@ -71,13 +76,24 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 def map_tensor(entry: TensorEntry, mapped: np.ndarray | None = None) -> np.ndarray:
     """The tensor as a view of the file, copy-on-write: changing it never changes the file.
 
-    mapped: the whole file from `map_file`, when several of its tensors are wanted.
+    mapped: the whole file from `map_file`, when several of its tensors are kept: each mapping holds a file open.
+    Without it the tensor has a mapping of its own, and what was read of it leaves the process's memory with it.
     """
+    if entry.computed is not None:
+        return entry.computed()
     if mapped is None:
         mapped = map_file(entry.file)
     view = mapped[entry.offset : entry.offset + entry.num_bytes].view(NUMPY_TYPES[entry.dtype])
     # A header of odd length leaves its tensors between the machine's words, which torch can't use as they are.
     return np.require(view.reshape(entry.shape), requirements=["A"])
+
+
+def read_floats(entry: TensorEntry) -> np.ndarray:
+    """A tensor of floats as float32."""
+    values = map_tensor(entry)
+    if entry.dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def map_file(file: Path) -> np.ndarray:

@@ -28,7 +28,13 @@ def expected_shapes(config: SmolVLMConfig) -> dict[str, Shape]:
     return shapes
 
 
-def require_shapes(expected: Mapping[str, Shape], found: Mapping[str, TensorEntry], directory: Path, name: str) -> None:
+def require_shapes(
+    expected: Mapping[str, Shape],
+    found: Mapping[str, TensorEntry],
+    directory: Path,
+    name: str,
+    cure: str = "Is config.json of the same model as the weights, and are all files complete?",
+) -> None:
     """Raise CheckpointError with what is missing, unexpected and misshaped, if anything is. name: of the model."""
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
@@ -44,7 +50,7 @@ def require_shapes(expected: Mapping[str, Shape], found: Mapping[str, TensorEntr
         if names:
             more = f", and {len(names) - 5} more" if len(names) > 5 else ""
             lines.append(f"  {len(names)} {kind}: {', '.join(names[:5])}{more}")
-    lines.append("Is config.json of the same model as the weights, and are all files complete?")
+    lines.append(cure)
     raise CheckpointError("\n".join(lines))
 
 

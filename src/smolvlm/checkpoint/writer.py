@@ -71,6 +71,17 @@ def write(
     return list(shards)
 
 
+def write_file(file: Path, tensors: Mapping[str, OutgoingTensor]) -> None:
+    """Write one safetensors file of any name, which appears when it is complete."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        _write_file(unfinished, tensors, {"format": "pt"})
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def parse_size(size: int | str) -> int:
     """Bytes from 5000000000, "5GB" (10^9) or "5GiB" (2^30). Raises InputError for anything else."""
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:

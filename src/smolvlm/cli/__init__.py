@@ -22,8 +22,10 @@ COMMANDS = {
     "chat": "talk about pictures and videos, turn by turn",
     "tokens": "show what pictures and videos cost, before anything runs",
     "train": "train a model from nothing by a recipe",
+    "data": "look at training data: what would be learned, what can't be used",
     "quantize": "write a checkpoint with weights in 8 or 4 bits",
     "export": "write ONNX graphs that transformers.js loads, and verify them",
+    "bench": "measure how fast this machine answers, and what share of its limit that is",
     "doctor": "check this installation and name the cure of each problem",
 }
 DEBUG = "SMOLVLM_DEBUG"

@@ -39,7 +39,8 @@ def add_model_options(parser: Parser) -> None:
         help="directory or hub id, e.g. HuggingFaceTB/SmolVLM2-500M-Video-Instruct for photographs; "
         "default: the bundled nano, which knows drawn material only",
     )
-    group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
+    group.add_argument("--adapter", metavar="NAME", help="directory or hub id of a LoRA or DoRA adapter of this model")
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of the model on the hub")
     group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, mps; default: the best that is here")
     group.add_argument(

@@ -56,6 +56,8 @@ def load_model(options: argparse.Namespace) -> VLM:
 
     # The download shows bars of its own, which ours would overwrite; so it comes first and alone.
     hub.resolve(options.model, revision=options.revision, local_files_only=options.offline)
+    if options.adapter is not None:
+        hub.resolve_adapter(options.adapter, local_files_only=options.offline)
     with progress_bar(f"Loading {options.model or hub.BUNDLED}", options) as progress:
         return load(
             options.model,
@@ -65,6 +67,7 @@ def load_model(options: argparse.Namespace) -> VLM:
             local_files_only=True,
             progress=progress,
             runtime=options.runtime,
+            adapter=options.adapter,
         )
 
 

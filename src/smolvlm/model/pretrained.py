@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
 
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 
+if TYPE_CHECKING:
+    from .adapters import Adapter
+
 
 class Pretrained(nn.Module):
-    """A module with a config that can be read from and written to a checkpoint directory."""
+    """A module with a config that can be read from and written to a checkpoint directory.
+
+    adapter: the one that is on it, see model/adapters.py.
+    """
+
+    adapter: Adapter | None = None
 
     def __init__(self, config: SmolVLMConfig | SmolVLMVisionConfig) -> None:
         super().__init__()
@@ -23,7 +31,7 @@ class Pretrained(nn.Module):
         """Load from a directory or hub id, in eval mode.
 
         Options: dtype (or torch_dtype), device_map, attn_implementation (or _attn_implementation), revision,
-        local_files_only, token, cache_dir. Raises ModelNotFoundError, CheckpointError, ConfigError.
+        local_files_only, token, cache_dir, adapter. Raises ModelNotFoundError, CheckpointError, ConfigError.
         """
         from .weights import load_pretrained
 

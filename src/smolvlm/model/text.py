@@ -138,7 +138,8 @@ class SmolVLMTextModel(nn.Module):
         turn = rotary(position_ids, self.config.head_size, self.config.rope_theta, x.dtype)
         states, attentions = [], []
         for layer in self.layers:
-            states.append(x)
+            if output_hidden_states:  # else they would be most of the memory of a long prompt
+                states.append(x)
             if self.gradient_checkpointing and self.training and cache is None:
                 x, weights = checkpoint(layer, x, turn, mask, causal, None, output_attentions, use_reentrant=False)
             else:

@@ -171,7 +171,8 @@ class SmolVLMVisionTransformer(Pretrained):
                 x, weights = checkpoint(layer, x, key_mask, bool(output_attentions), use_reentrant=False)
             else:
                 x, weights = layer(x, key_mask, bool(output_attentions))
-            states.append(x)
+            if output_hidden_states:  # else they would be most of the memory of a tile
+                states.append(x)
             attentions.append(weights)
         output = BaseModelOutput(
             last_hidden_state=self.post_layernorm(x),

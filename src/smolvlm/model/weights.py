@@ -28,6 +28,7 @@ from ..checkpoint import (
     write,
     write_json,
 )
+from ..checkpoint.adapters import apply_adapter
 from ..checkpoint.quantised import STORED, dequantise, logical_shape, quantised_mode, split_scales
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 from ..errors import CheckpointError, ConfigError, InputError
@@ -49,7 +50,7 @@ _EMBEDDINGS = "model.text_model.embed_tokens.weight"
 _VISION_PREFIXES = ("model.vision_model.", "vision_model.")
 _LOAD_OPTIONS = (
     "dtype (or torch_dtype), device_map, attn_implementation (or _attn_implementation), config, revision, "
-    "local_files_only, token, cache_dir, progress"
+    "local_files_only, token, cache_dir, adapter, progress"
 )
 
 
@@ -67,6 +68,7 @@ def load_pretrained(
     local_files_only: bool = False,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    adapter: str | Path | None = None,
     progress: Progress | None = None,
     **unknown: object,
 ) -> Module:
@@ -74,7 +76,8 @@ def load_pretrained(
 
     dtype: None is float32; "auto" is what the checkpoint was saved in. device_map: "auto" (GPU if there is one),
     "cpu", "cuda", "cuda:0" or {"": device}; the whole model goes to one device. config: instead of the directory's
-    config.json. progress: called with (bytes done, bytes in all) after each tensor.
+    config.json. adapter: directory or hub id of a LoRA or DoRA adapter, merged into the weights in float32.
+    progress: called with (bytes done, bytes in all) after each tensor.
     On the CPU and without a cast nothing is copied: pages of the file come in when they are first used.
     Raises ModelNotFoundError, CheckpointError (with what is missing, unexpected or misshaped), ConfigError, InputError.
     """
@@ -94,6 +97,8 @@ def load_pretrained(
         module = cls(config, attn_implementation or _attn_implementation)  # type: ignore[call-arg]
     own = _match(module, entries, directory)
     target = _saved_dtype(config, own.values()) if wanted == "auto" else wanted
+    if adapter is not None:
+        own = _adapted(module, own, scales, adapter, local_files_only, token, cache_dir)
     _assign(module, own, {_place(entries[name]): scale for name, scale in scales.items()}, target, device, progress)
     generation = directory / "generation_config.json"
     module.generation_config = read_json(generation) if generation.is_file() else None  # type: ignore[assignment]
@@ -115,7 +120,9 @@ def save_pretrained(
         raise InputError(f"{directory} is a file; save_pretrained needs the name of a directory.")
     shard_bytes = parse_size(max_shard_size)
     config = _config_to_save(module)  # before anything is written: a config that can't be saved raises
-    tensors = {name: _outgoing(name, tensor) for name, tensor in module.state_dict().items()}
+    if any(name.endswith(".lora_A") for name in module.state_dict()):
+        raise InputError("The model has an adapter: save the adapter itself, or merge it into the model first.")
+    tensors = {name: outgoing(name, tensor) for name, tensor in module.state_dict().items()}
     if _is_tied(module):
         del tensors[_HEAD]  # the same tensor as the embeddings
     write(directory, tensors, max_shard_bytes=shard_bytes)
@@ -240,6 +247,21 @@ def _match(module: Pretrained, entries: dict[str, TensorEntry], directory: Path)
     return found
 
 
+def _adapted(
+    module: Pretrained,
+    own: dict[str, TensorEntry],
+    scales: dict[str, TensorEntry],
+    adapter: str | Path,
+    local_files_only: bool,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+) -> dict[str, TensorEntry]:
+    if not isinstance(module.config, SmolVLMConfig) or not hasattr(module, "lm_head"):
+        raise InputError("adapter= needs the whole model: load it with SmolVLMForConditionalGeneration.")
+    directory = hub.resolve_adapter(adapter, local_files_only=local_files_only, token=token, cache_dir=cache_dir)
+    return apply_adapter(directory, module.config, own, scales)
+
+
 def _strip_prefix(
     module: Pretrained, expected: dict[str, tuple[int, ...]], entries: dict[str, TensorEntry]
 ) -> dict[str, TensorEntry]:
@@ -290,16 +312,22 @@ def _assign(
     total, done = sum(entry.num_bytes for entry in own.values()), 0
     state: dict[str, torch.Tensor] = {}
 
-    def place(item: tuple[str, np.ndarray]) -> tuple[str, torch.Tensor]:
-        name, array = item
-        if own[name].dtype in STORED:
-            values = torch.from_numpy(dequantise(array, map_tensor(scales[_place(own[name])])))
+    # What stays in the file shares one mapping. The rest is mapped one by one: its pages go when it has been read.
+    on_cpu = device.type == "cpu"
+    stays = {name: entry for name, entry in own.items() if on_cpu and FLOAT_TYPES.get(entry.dtype) == dtype}
+    mapped = dict(map_tensors(stays))
+
+    def place(item: tuple[str, TensorEntry]) -> tuple[str, torch.Tensor]:
+        name, entry = item
+        array = mapped[name] if name in mapped else map_tensor(entry)
+        if entry.dtype in STORED:
+            values = torch.from_numpy(dequantise(array, map_tensor(scales[_place(entry)])))
         else:
-            values = torch.from_numpy(array).view(FLOAT_TYPES[own[name].dtype])
+            values = torch.from_numpy(array).view(FLOAT_TYPES[entry.dtype])
         return name, values.to(device=device, dtype=dtype)
 
     with ThreadPoolExecutor(CAST_THREADS) as pool:
-        for name, tensor in pool.map(place, map_tensors(own)):
+        for name, tensor in pool.map(place, own.items()):
             state[name] = tensor
             done += own[name].num_bytes
             if progress is not None:
@@ -317,7 +345,8 @@ def _place(entry: TensorEntry) -> tuple[Path, int]:
     return entry.file, entry.offset
 
 
-def _outgoing(name: str, tensor: torch.Tensor) -> OutgoingTensor:
+def outgoing(name: str, tensor: torch.Tensor) -> OutgoingTensor:
+    """A tensor as checkpoint/ writes it. Raises InputError for one that isn't of floats, or has no values."""
     if tensor.dtype not in _NAMES or tensor.is_meta:
         raise InputError(f"{name} is {tensor.dtype} on {tensor.device}; {', '.join(map(str, _NAMES))} can be saved.")
 

@@ -6,7 +6,7 @@ Messages are chat.py's, ids tokenizer.py's, tiles image.py's and video.py's. `pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +164,14 @@ class SmolVLMProcessor:
         continue_final_message: bool = False,
         features: Sequence[Features] = (),
         context: int | None = None,
+        approve: Callable[[int, int], None] | None = None,
     ) -> Inputs:
         """One conversation -> Inputs. Pictures and videos may be mixed freely; frames seen are reported in it.
 
         detail, max_image_tokens (of one picture or video), fps, max_frames, allow_url: see request.Look; blocks may
         carry their own detail, fps and max_frames. features: what placeholders without a source stand for, encoded
         already; pixel_values is None then. context: tokens the model holds; None is the tokenizer's limit.
+        approve: called with (tiles, tokens) before anything is decoded; what it raises ends the call.
         Raises PromptError, MediaError and its kinds, ContextLengthError (saying how many pictures fit).
         """
         parts, turns = self.parts, normalise_messages(messages)
@@ -178,6 +180,8 @@ class SmolVLMProcessor:
         planned = measure(parts, turns, look, features)
         prompt = compose(parts, turns, planned, **ends)
         check_context(parts, prompt, context)
+        if approve is not None:
+            approve(sum(one.tiles for one in planned if one.source is not None), len(prompt.ids))
         values, shown = decode(parts, planned)
         if shown != planned:  # the end of a video could not be decoded: tell the model what it is shown
             prompt = compose(parts, turns, shown, **ends)

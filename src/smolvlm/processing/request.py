@@ -145,14 +145,17 @@ def decode(parts: Parts, seen: Sequence[Seen]) -> tuple[np.ndarray | None, list[
     values = np.empty((total, 3, side, side), np.float32)
     shown, start = [], 0
     for one in seen:
-        part = values[start : start + one.tiles]
-        if one.kind == "image":
-            _decode_image(parts, one, part)
-        else:
-            one = _decode_video(parts, one, part)
+        tiles, one = cut(parts, one)
+        processor = parts.image_processor if one.kind == "image" else parts.video_processor
+        normalise(tiles, processor.options, out=values[start : start + len(tiles)])
         shown.append(one)
         start += one.tiles
     return values[:start], shown
+
+
+def cut(parts: Parts, seen: Seen) -> tuple[np.ndarray, Seen]:
+    """Open and cut one measured picture or video: its tiles (tiles, side, side, 3) uint8, and what came out of it."""
+    return _cut_image(parts, seen) if seen.kind == "image" else _cut_video(parts, seen)
 
 
 def to_inputs(prompt: Prompt, values: np.ndarray | None) -> Inputs:
@@ -255,11 +258,11 @@ def _detail(parts: Parts, look: Look) -> Detail | None:
     return look.detail if splits or look.detail == "low" else None
 
 
-def _decode_image(parts: Parts, seen: Seen, out: np.ndarray) -> None:
+def _cut_image(parts: Parts, seen: Seen) -> tuple[np.ndarray, Seen]:
     image = open_image(seen.source)
     tiled = tile(image, parts.image_processor, _detail(parts, seen.look), seen.look.max_tiles(parts.image_seq_len))
-    assert len(tiled.tiles) == len(out), "the plan from the header and the tiles from the pixels are one"
-    normalise(tiled.tiles, parts.image_processor.options, out=out)
+    assert len(tiled.tiles) == seen.tiles, "the plan from the header and the tiles from the pixels are one"
+    return tiled.tiles, seen
 
 
 def _measure_video(parts: Parts, block: Block, look: Look, number: int) -> Seen:
@@ -286,7 +289,7 @@ def _with_frames(parts: Parts, seen: Seen, frames: FramesSeen) -> Seen:
     return replace(seen, grids=(UNSPLIT,) * len(frames.indices), text=text, frames=frames)
 
 
-def _decode_video(parts: Parts, seen: Seen, out: np.ndarray) -> Seen:
+def _cut_video(parts: Parts, seen: Seen) -> tuple[np.ndarray, Seen]:
     assert seen.frames is not None, "a measured video has frames"
     chosen, shown = seen.frames, []
 
@@ -296,11 +299,10 @@ def _decode_video(parts: Parts, seen: Seen, out: np.ndarray) -> Seen:
             yield frame.image
 
     tiles = frames_to_tiles(images(), parts.video_processor)
-    normalise(tiles, parts.video_processor.options, out=out[: len(tiles)])
     if len(shown) == len(chosen.indices):
-        return seen
+        return tiles, seen
     indices, times = zip(*shown, strict=True)
-    return _with_frames(parts, seen, replace(chosen, indices=indices, timestamps_s=times))
+    return tiles, _with_frames(parts, seen, replace(chosen, indices=indices, timestamps_s=times))
 
 
 def _encoded(parts: Parts, features: Sequence[Features]) -> list[Seen]:

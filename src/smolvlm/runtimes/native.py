@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import TensorEntry, map_tensors, read_index
-from ..checkpoint.quantised import SCALE, dequantise, quantised_mode, split_scales
+from ..checkpoint import TensorEntry, map_tensor, read_index
+from ..checkpoint.adapters import apply_adapter
+from ..checkpoint.quantised import dequantise, quantised_mode, split_scales
 from ..checkpoint.shapes import EMBEDDINGS, HEAD, expected_shapes, require_shapes
 from ..config import SmolVLMConfig
 from ..errors import ConfigError, InputError
@@ -72,7 +73,7 @@ MODES = {
 class NativeMotor:
     """Encodes tiles and reads tokens. One thread at a time may use it; it uses all cores itself.
 
-    dtype: a name in MODES. threads: the processor's cores by default.
+    dtype: a name in MODES. threads: the processor's cores by default. adapter: a directory, merged before packing.
     Raises CheckpointError, and ConfigError for a model that the kernels can't run.
     """
 
@@ -80,7 +81,13 @@ class NativeMotor:
     device = "cpu"
 
     def __init__(
-        self, directory: Path, dtype: str, *, threads: int | None = None, progress: Progress | None = None
+        self,
+        directory: Path,
+        dtype: str,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        adapter: Path | None = None,
     ) -> None:
         if dtype not in MODES:
             raise ConfigError(f"dtype={dtype!r} is not known to the native runtime; use one of {', '.join(MODES)}.")
@@ -99,6 +106,8 @@ class NativeMotor:
         quantised_mode(self.config, directory)  # refuses what can't be read
         entries, scales = split_scales(entries)
         require_shapes(expected_shapes(self.config), entries, directory, "SmolVLMForConditionalGeneration")
+        if adapter is not None:
+            entries = apply_adapter(adapter, self.config, entries, scales)
         packing = _Packing(self, entries, scales, progress)
         self._vision = packing.vision(MODES[dtype])
         self._seeing = [
@@ -198,8 +207,7 @@ class _Packing:
     ) -> None:
         self._motor = motor
         self._entries = entries
-        named = {name + SCALE: entry for name, entry in scales.items()}
-        self._tensors = dict(map_tensors({**entries, **named}))
+        self._scales = scales
         self._total = sum(entry.num_bytes for entry in entries.values())
         self._done = 0
         self._progress = progress
@@ -253,24 +261,25 @@ class _Packing:
 
     def embeddings(self) -> tuple[np.ndarray, str]:
         """The table as it lies in the file, and the type of its values."""
-        return self._tensors[EMBEDDINGS], self._entries[EMBEDDINGS].dtype
+        return map_tensor(self._entries[EMBEDDINGS]), self._entries[EMBEDDINGS].dtype
 
     def _linear(
         self, names: Sequence[str], form: int, int8_inputs: bool = False, interleaved: bool = False
     ) -> LinearStruct:
         """One product for several matrices of the same inputs: their outputs one after another, or by turns of 32."""
-        weights = [self._tensors[f"{name}.weight"] for name in names]
+        # Mapped one by one: pages of a tensor that is packed don't stay beside its packed copy.
+        weights = [map_tensor(self._entries[f"{name}.weight"]) for name in names]
         weights = [weight.reshape(len(weight), -1) for weight in weights]  # a patch's pixels are one row
         sources = {self._entries[f"{name}.weight"].dtype for name in names}
         source = sources.pop()
         inputs = weights[0].shape[1] * (2 if source == "U8" else 1)
-        if form == INT4 and inputs % GROUP or form == INT8 and inputs % (4 if int8_inputs else GROUP):
-            form = BF16
+        form = packed_format(form, inputs, int8_inputs)
         if sources or source not in SOURCES or QUANTISED.get(source, form) != form:
             weights, source = [self._as_floats(f"{name}.weight").reshape(-1, inputs) for name in names], "F32"
         rows, scales = [_rows(weight) for weight in weights], None
         if source in QUANTISED:
-            scales = arrange([_rows(self._tensors[f"{name}.weight{SCALE}"]) for name in names], interleaved)
+            given = [map_tensor(self._scales[f"{name}.weight"]) for name in names]
+            scales = arrange([_rows(scale) for scale in given], interleaved)
         addresses = arrange(rows, interleaved)
         panels = len(addresses) // PANEL
         packed = self._keep_array(_aligned(panels * PANEL * inputs * {F32: 8, BF16: 4, INT8: 2, INT4: 1}[form] // 2))
@@ -284,7 +293,7 @@ class _Packing:
             None if scales is None else scales.ctypes.data, packed, scale,
         )  # fmt: skip
         bias = None
-        if f"{names[0]}.bias" in self._tensors:
+        if f"{names[0]}.bias" in self._entries:
             bias = self._bias(names)
         self._count(names)
         return LinearStruct(
@@ -293,16 +302,19 @@ class _Packing:
 
     def _as_floats(self, name: str) -> np.ndarray:
         if self._entries[name].dtype in QUANTISED:
-            return dequantise(self._tensors[name], self._tensors[name + SCALE])
-        return _floats(self._tensors[name], self._entries[name].dtype)
+            return dequantise(map_tensor(self._entries[name]), map_tensor(self._scales[name]))
+        return self._values(name)
+
+    def _values(self, name: str) -> np.ndarray:
+        return _floats(map_tensor(self._entries[name]), self._entries[name].dtype)
 
     def _bias(self, names: Sequence[str]) -> int:
-        values = [_floats(self._tensors[f"{name}.bias"], self._entries[f"{name}.bias"].dtype) for name in names]
+        values = [self._values(f"{name}.bias") for name in names]
         return self._keep_array(_padded(np.concatenate(values), PANEL))
 
     def _vector(self, name: str) -> int:
         self._done += self._entries[name].num_bytes
-        return self._keep_array(_floats(self._tensors[name], self._entries[name].dtype).copy())
+        return self._keep_array(self._values(name))
 
     def _keep_array(self, array: np.ndarray) -> int:
         self._motor._kept.append(array)
@@ -316,6 +328,12 @@ class _Packing:
         self._done += sum(self._entries[f"{name}.weight"].num_bytes for name in names)
         if self._progress is not None:
             self._progress(min(self._done, self._total), self._total)
+
+
+def packed_format(wanted: int, inputs: int, int8_inputs: bool) -> int:
+    """The format of a matrix: bf16 where its rows don't fill whole groups."""
+    ragged = wanted == INT4 and inputs % GROUP or wanted == INT8 and inputs % (4 if int8_inputs else GROUP)
+    return BF16 if ragged else wanted
 
 
 def unusual_parts(config: SmolVLMConfig) -> list[str]:

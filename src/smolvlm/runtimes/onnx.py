@@ -36,7 +36,8 @@ class OnnxMotor:
     """See runtimes.motor.Motor. Features are float32 arrays.
 
     dtype: a name in DTYPES; None takes an export's first, and float32 of a checkpoint. threads: the processor's cores
-    by default. progress: called with (bytes done, bytes in all) while graphs are written.
+    by default. progress: called with (bytes done, bytes in all) while graphs are written. adapter: a directory, merged
+    before they are.
     Raises MissingDependencyError without onnxruntime; ConfigError, CheckpointError.
     """
 
@@ -50,11 +51,12 @@ class OnnxMotor:
         *,
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        adapter: Path | None = None,
     ) -> None:
         _onnxruntime()  # before graphs are written for nothing
         self.config = SmolVLMConfig.from_file(directory / "config.json")
         self.dtype = dtype or _first_dtype(self.config, directory)
-        with _graphs(directory, self.dtype, progress) as folder:
+        with _graphs(directory, self.dtype, adapter, progress) as folder:
             suffix = FORMS[DTYPES[self.dtype]].suffix
             names = (EMBEDDINGS, OWN[VISION], OWN[DECODER])
             sessions = [_session(folder / f"{name}{suffix}.onnx", threads or usable_cores()) for name in names]
@@ -261,13 +263,20 @@ def require(directory: Path, dtype: str) -> Path:
 
 
 @contextmanager
-def _graphs(directory: Path, dtype: str, progress: Callable[[int, int], None] | None) -> Iterator[Path]:
+def _graphs(
+    directory: Path, dtype: str, adapter: Path | None, progress: Callable[[int, int], None] | None
+) -> Iterator[Path]:
     """The folder of graphs: an export's own, or a temporary one. Sessions keep what they need of deleted files."""
-    if dtype not in DTYPES or holds(directory, dtype) or is_export(directory):
+    if adapter is not None and is_export(directory):
+        raise ConfigError(
+            f"{directory} holds graphs, into which no adapter can be merged: load the checkpoint that they were "
+            "made from with it, or merge it there, save, and export that."
+        )
+    if dtype not in DTYPES or (holds(directory, dtype) and adapter is None) or is_export(directory):
         yield require(directory, dtype)
     else:
         with TemporaryDirectory(prefix="smolvlm-", ignore_cleanup_errors=True) as temporary:
-            write_graphs(directory, Path(temporary), DTYPES[dtype], portable=False, progress=progress)
+            write_graphs(directory, Path(temporary), DTYPES[dtype], portable=False, adapter=adapter, progress=progress)
             yield Path(temporary)
 
 

@@ -19,11 +19,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import KVCache, SmolVLMForConditionalGeneration, cuda
 from .machine import available_memory
+from .memory import CPU_PATCHES_AT_ONCE, FIRST_ROWS, GPU_PATCHES_AT_ONCE, slab_row, slab_size
 from .motor import Slot, Span
 
 SAMPLED = 64  # values of each tensor that go into a fingerprint
-SMALLEST_SLOT = 256  # tokens; larger slots are powers of two, so that requests of like lengths share a slab
-FIRST_ROWS = 2
 
 
 class TorchMotor:
@@ -57,9 +56,18 @@ class TorchMotor:
 
     @torch.inference_mode()
     def encode(self, pixel_values: np.ndarray) -> Tensor:
-        """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden), a tensor on the device."""
-        pixels = torch.from_numpy(pixel_values)[None].to(self.model.device)
-        return self.model.model.get_image_features(pixels)
+        """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden), a tensor on the device.
+
+        Some tiles at a time, copies of pixels included, so that many take no more memory than a few.
+        """
+        most = GPU_PATCHES_AT_ONCE if self._on_cuda else CPU_PATCHES_AT_ONCE
+        at_once = max(1, most // self.config.vision_config.patches_per_side**2)
+        shape = (len(pixel_values), self.config.image_seq_len, self.config.text_config.hidden_size)
+        features = torch.empty(shape, dtype=self.model.dtype, device=self.model.device)
+        for start in range(0, len(pixel_values), at_once):
+            pixels = torch.from_numpy(pixel_values[start : start + at_once])[None].to(self.model.device)
+            features[start : start + at_once] = self.model.model.get_image_features(pixels)
+        return features
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
         return torch.cat([one.to(self.model.device) for one in features])
@@ -73,12 +81,10 @@ class TorchMotor:
         return cuda.free_memory(self.model.device) if self._on_cuda else available_memory()
 
     def slot_bytes(self, tokens: int) -> int:
-        text = self.config.text_config
-        each = 2 * text.num_hidden_layers * text.kv_heads * text.head_size * self.model.dtype.itemsize
-        return (_size(tokens) + 1) * each
+        return slab_row(self.config, self.model.dtype.itemsize, tokens)
 
     def open(self, tokens: int) -> Slot:
-        size = _size(tokens)
+        size = slab_size(tokens)
         if size not in self._slabs:
             self._slabs[size] = _Slab(self.model, size)
         slab = self._slabs[size]
@@ -244,7 +250,3 @@ def _wanted_of_each(spans: Sequence[Span], wanted: Sequence[int]) -> list[list[i
         places += [place - first for place in wanted if first <= place < first + len(span.ids)]
         first += len(span.ids)
     return own
-
-
-def _size(tokens: int) -> int:
-    return max(SMALLEST_SLOT, 1 << (tokens - 1).bit_length())

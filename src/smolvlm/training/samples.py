@@ -6,18 +6,18 @@ or a whole chat. Prompts are exactly those of `processing`: tests compare the id
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 from PIL import Image
 
-from ..processing.chat import TileTokens, image_block, normalise_messages, render, video_block
+from ..processing.chat import TileTokens, image_block, normalise_messages, video_block
 from ..processing.image import SmolVLMImageProcessor, tile
 from ..processing.tokenizer import SmolVLMTokenizer
 from ..scenes import Scene, Turn
 from ..types import Detail
+from .spans import answer_pieces, encode_pieces
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture
 View = tuple[int, Box]  # which picture a tile shows, and which box of it
@@ -118,14 +118,10 @@ class SampleMaker:
                 question.insert(0, {"type": "image"} if kind == "image" else {"type": "text", "text": media})
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
-        text = render(normalise_messages(messages)).replace(self.tokens.image, media, 1 if kind == "image" else 0)
+        (text, _), *rest = answer_pieces(normalise_messages(messages))
+        text = text.replace(self.tokens.image, media, 1 if kind == "image" else 0)
         cut = max(text.rfind(token) + len(token) for token in MEDIA_TOKENS if token in text)
-        ids: list[int] = []
-        is_answer: list[bool] = []
-        for piece, answer in _pieces(text[cut:], self.tokenizer.eos_token):
-            piece_ids = self.tokenizer.encode(piece)
-            ids += piece_ids
-            is_answer += [answer] * len(piece_ids)
+        ids, is_answer = encode_pieces(self.tokenizer, [(text[cut:], False), *rest])
         branch = Branch(tuple(ids), tuple(is_answer), tuple(turn.kind for turn in turns))
         return tuple(self.tokenizer.encode(text[:cut])), branch
 
@@ -153,14 +149,6 @@ def _all_turns(scene: Scene, rng: Random, rounds: int) -> list[Turn]:
         more = scene.ask_more(rng) if scene.ask_more else ()
         turns += [turn for turn in more if turn.question.lower() not in asked and turn.answer not in told]
     return turns
-
-
-def _pieces(text: str, end: str) -> list[tuple[str, bool]]:
-    """Split after each "Assistant:" and each end of an answer: (text, is it an answer)."""
-    pieces = []
-    for question, answer in re.findall(rf"(.*?\nAssistant:)(.*?{re.escape(end)})", text, flags=re.DOTALL):
-        pieces += [(question, False), (answer, True)]
-    return pieces
 
 
 def _boxes(rows: int, cols: int) -> list[Box]:

@@ -9,7 +9,17 @@ a conversation.
 
 from .answers import AnswerStream
 from .chat import Chat
-from .loading import best_device, choose_runtime, default_dtype, load, preview
+from .loading import best_device, choose_runtime, default_dtype, load, preview, preview_memory
 from .vlm import VLM
 
-__all__ = ["VLM", "AnswerStream", "Chat", "best_device", "choose_runtime", "default_dtype", "load", "preview"]
+__all__ = [
+    "VLM",
+    "AnswerStream",
+    "Chat",
+    "best_device",
+    "choose_runtime",
+    "default_dtype",
+    "load",
+    "preview",
+    "preview_memory",
+]

@@ -1,4 +1,4 @@
-"""From a name to a VLM: which files, which device, which dtype. Also the token preview, which needs no weights."""
+"""From a name to a VLM: which files, which device, which dtype. Also the previews, which need no weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from .. import hub
-from ..checkpoint import read_index, read_json
+from ..checkpoint import read_json
+from ..checkpoint.adapters import seeing_fingerprint
 from ..checkpoint.quantised import quantised_mode
 from ..config import SmolVLMConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing.processor import SmolVLMProcessor
+from ..runtimes.memory import ITEM_BYTES
 from ..runtimes.onnx import is_export
-from ..types import TokenReport
+from ..types import MemoryReport, SamplingParams, TokenReport
 from .driver import Driver
+from .memory import can_predict, predict, require_room_for_weights, stored_tensors
 from .requests import MediaOptions, read_request
 from .vlm import VLM, count_tokens
 
@@ -45,6 +48,7 @@ def load(
     cache_bytes: int | None = None,
     most_waiting: int = 1024,
     lookup_tokens: int = 0,
+    adapter: str | Path | None = None,
 ) -> VLM:
     """A model that answers questions about pictures and videos.
 
@@ -61,50 +65,59 @@ def load(
     cache_bytes: memory for the tokens of all requests together, half of what is free by default; most_waiting: requests
     that may wait for a place in it. lookup_tokens: most tokens at a time that are guessed to repeat what stood before;
     answers stay the same and come sooner where they quote the prompt or themselves.
+    adapter: directory or hub id of a LoRA or DoRA adapter in PEFT's layout, merged into the weights as they are read.
     Raises ModelNotFoundError, CheckpointError, ConfigError.
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is not known; use one of {', '.join(RUNTIMES)}.")
     directory = hub.resolve(model, revision=revision, local_files_only=local_files_only, token=token)
-    name = str(model or hub.BUNDLED)
+    added = None
+    if adapter is not None:
+        added = hub.resolve_adapter(adapter, local_files_only=local_files_only, token=token)
     config = SmolVLMConfig.from_file(directory / "config.json")
     if runtime == "auto" and is_export(directory):
         runtime = "onnx"
     elif runtime == "auto":
         runtime, _ = choose_runtime(config, device=device, dtype=dtype, attn_implementation=attn_implementation)
-    if runtime == "onnx":
-        motor = _onnx_motor(directory, device, dtype, attn_implementation, progress)
-    elif runtime == "native":
-        motor = _native_motor(directory, config, device, dtype, attn_implementation, progress)
-    else:
-        motor = _torch_motor(directory, device, dtype, attn_implementation, progress)
-    processor = SmolVLMProcessor.from_pretrained(directory)
+    processor = SmolVLMProcessor.from_pretrained(directory)  # first: what it takes for a moment is free again then
     ends = _end_ids(directory, processor)
+    if runtime == "onnx":
+        motor = _onnx_motor(directory, device, dtype, attn_implementation, progress, added)
+    elif runtime == "native":
+        motor = _native_motor(directory, config, device, dtype, attn_implementation, progress, added)
+    else:
+        motor = _torch_motor(directory, config, device, dtype, attn_implementation, progress, added)
     if cache_bytes is None:
         cache_bytes = int(SHARE_FOR_CACHES * motor.available_memory())
     limits = {"memory_bytes": cache_bytes, "most_waiting": most_waiting, "lookup_tokens": lookup_tokens}
     if motor.device.startswith("cuda"):
         limits["most_running"] = MOST_RUNNING_ON_GPU
-    driver = Driver(motor, frozenset(ends), limits)
-    return VLM(driver, processor, name=name, end_ids=ends)
+    driver, name = Driver(motor, frozenset(ends), limits), str(model or hub.BUNDLED)
+    return VLM(driver, processor, name=name, end_ids=ends, seen_through=seeing_fingerprint(added))
 
 
 def _torch_motor(
     directory: Path,
+    config: SmolVLMConfig,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
     progress: Callable[[int, int], None] | None,
+    adapter: Path | None,
 ) -> Motor:
     from ..model import SmolVLMForConditionalGeneration
     from ..runtimes.torch import TorchMotor
 
     device = str(device or best_device())
+    wanted = _dtype_of("torch", directory, config, device, dtype)
+    if not device.startswith("cuda"):
+        require_room_for_weights(directory, config, "torch", wanted)
     model = SmolVLMForConditionalGeneration.from_pretrained(
         directory,
-        dtype=default_dtype(device, small=_is_small(directory)) if dtype is None else dtype,
+        dtype=wanted,
         device_map=device,
         attn_implementation=attn_implementation,
+        adapter=adapter,
         progress=progress,
     )
     return TorchMotor(model)
@@ -117,17 +130,35 @@ def _native_motor(
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
     progress: Callable[[int, int], None] | None,
+    adapter: Path | None,
 ) -> Motor:
-    from ..runtimes import library
     from ..runtimes.native import NativeMotor
 
     _refuse_torch_arguments("native", device, attn_implementation)
-    if dtype == "auto":
-        saved = next(iter(read_index(directory).values())).dtype
-        dtype = SAVED.get(saved, saved)
-    elif dtype is None:
-        dtype = quantised_mode(config, directory) or ("float32" if _is_small(directory) else library.fast_dtype())
-    return NativeMotor(directory, str(dtype).removeprefix("torch."), progress=progress)
+    wanted = _dtype_of("native", directory, config, "cpu", dtype)
+    require_room_for_weights(directory, config, "native", wanted)
+    return NativeMotor(directory, wanted, progress=progress, adapter=adapter)
+
+
+def _dtype_of(
+    runtime: str, directory: Path, config: SmolVLMConfig, device: str, dtype: str | torch.dtype | None
+) -> str:
+    """The name of the dtype that a runtime takes. dtype: None is what is fast and safe, "auto" as saved."""
+    if dtype is not None and dtype != "auto":
+        return str(dtype).removeprefix("torch.")
+    stored = stored_tensors(directory, config)
+    small = sum(entry.num_bytes for entry in stored.values()) <= SMALL_BYTES
+    saved = [SAVED.get(entry.dtype, entry.dtype) for entry in stored.values()]
+    if runtime == "native":
+        from ..runtimes import library
+
+        if dtype == "auto":
+            return saved[0]
+        return quantised_mode(config, directory) or ("float32" if small else library.fast_dtype())
+    if dtype is None:
+        return str(default_dtype(device, small=small)).removeprefix("torch.")
+    named = config.extra.get("dtype") or config.extra.get("torch_dtype")
+    return str(named) if named in ITEM_BYTES else next(name for name in saved if name in ITEM_BYTES)
 
 
 def _onnx_motor(
@@ -136,12 +167,13 @@ def _onnx_motor(
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
     progress: Callable[[int, int], None] | None,
+    adapter: Path | None,
 ) -> Motor:
     from ..runtimes.onnx import OnnxMotor
 
     _refuse_torch_arguments("onnx", device, attn_implementation)
     wanted = None if dtype is None or dtype == "auto" else str(dtype).removeprefix("torch.")
-    return OnnxMotor(directory, wanted, progress=progress)
+    return OnnxMotor(directory, wanted, progress=progress, adapter=adapter)
 
 
 def _refuse_torch_arguments(runtime: str, device: str | torch.device | None, attn_implementation: str | None) -> None:
@@ -151,10 +183,6 @@ def _refuse_torch_arguments(runtime: str, device: str | torch.device | None, att
         )
     if attn_implementation is not None:
         raise ConfigError(f"attn_implementation is the torch runtime's: the {runtime} one has a single attention.")
-
-
-def _is_small(directory: Path) -> bool:
-    return sum(entry.num_bytes for entry in read_index(directory).values()) <= SMALL_BYTES
 
 
 def preview(
@@ -173,6 +201,44 @@ def preview(
     request = read_request("preview", question, options, MediaOptions)
     context = SmolVLMConfig.from_file(directory / "config.json").text_config.max_position_embeddings
     return count_tokens(SmolVLMProcessor.from_pretrained(directory), request, context)
+
+
+def preview_memory(
+    model: str | Path | None = None,
+    question: str | None = None,
+    *,
+    runtime: str = "auto",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_new_tokens: int = SamplingParams.max_new_tokens,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    **options: Unpack[MediaOptions],
+) -> MemoryReport:
+    """The memory that this process would hold if it loaded the model on the CPU and answered the question.
+
+    Weights are not read: their shapes are in config.json. runtime, device, dtype: as of `load`.
+    Raises ConfigError for a GPU, for the onnx runtime, and for a dtype that the runtime doesn't have.
+    """
+    directory = hub.resolve(
+        model, revision=revision, local_files_only=local_files_only, token=token, patterns=hub.PROCESSOR_FILES
+    )
+    config = SmolVLMConfig.from_file(directory / "config.json")
+    if runtime == "auto":
+        runtime = "onnx" if is_export(directory) else choose_runtime(config, device=device, dtype=dtype)[0]
+    device = str(device or ("cpu" if runtime == "native" else best_device()))
+    wanted = "" if runtime == "onnx" else _dtype_of(runtime, directory, config, device, dtype)
+    if device != "cpu" or not can_predict(runtime, wanted):
+        raise ConfigError(
+            f"Memory is predicted for the native and the torch runtime on a CPU, not for runtime={runtime!r}, "
+            f"device={device!r}, dtype={wanted or dtype!r}."
+        )
+    question = "" if question is None and options.get("messages") is None else question
+    request = read_request("preview_memory", question, options, MediaOptions)
+    context = config.text_config.max_position_embeddings
+    tokens = count_tokens(SmolVLMProcessor.from_pretrained(directory), request, context)
+    return predict(directory, config, runtime, wanted, tokens, max_new_tokens)
 
 
 def choose_runtime(

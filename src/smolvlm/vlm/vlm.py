@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..types import Answer, Decision, Features, TokenReport
 from .answers import AnswerStream, Writer
 from .chat import Chat
 from .driver import Driver, Prepared
+from .memory import require_memory
 from .requests import (
     AskOptions,
     AskRequest,
@@ -50,12 +52,17 @@ class VLM:
         *,
         name: str,
         end_ids: Sequence[int],
+        seen_through: str = "",
     ) -> None:
-        """end_ids: token ids that end an answer; the first is the one that the model itself writes."""
+        """end_ids: token ids that end an answer; the first is the one that the model itself writes.
+
+        seen_through: a short name of an adapter that changes how pictures are seen.
+        """
         self._driver = driver
         self._tiles = TileCache(driver.encode, driver.motor.join)
         self.processor = processor
         self.name = name
+        self._seen_through = seen_through
         self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
 
     @property
@@ -168,7 +175,8 @@ class VLM:
             raise InputError("There is nothing to encode: give images= or videos=.")
         messages = [{"role": "user", "content": blocks}]
         request = read_request("encode", None, {**look, "messages": messages}, MediaOptions)
-        inputs = self.processor.prepare(request.messages, **request.look, context=self.context)
+        approve = partial(require_memory, self._driver.motor, new_tokens=0)
+        inputs = self.processor.prepare(request.messages, **request.look, context=self.context, approve=approve)
         assert inputs.pixel_values is not None, "pictures have pixels"
         return Features(
             values=self._tiles.encode(inputs.pixel_values),
@@ -185,13 +193,18 @@ class VLM:
 
     def fingerprint(self) -> str:
         """A short name of the weights that look at pictures, and of their dtype."""
-        return self._driver.motor.fingerprint()
+        return self._driver.motor.fingerprint() + self._seen_through
 
     # ---- the way to the model ----
 
     def _prepare(self, request: Request) -> Prepared:
+        new_tokens = request.params.max_new_tokens
+
+        def approve(tiles: int, tokens: int) -> None:
+            require_memory(self._driver.motor, tiles, tokens, min(new_tokens, self.context - tokens))
+
         inputs = self.processor.prepare(
-            request.messages, **request.look, features=request.features, context=self.context
+            request.messages, **request.look, features=request.features, context=self.context, approve=approve
         )
         features = self._joined(request.features)
         if inputs.pixel_values is not None:

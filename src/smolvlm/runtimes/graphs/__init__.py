@@ -45,12 +45,14 @@ def write_graphs(
     dtype: str,
     *,
     portable: bool = True,
+    adapter: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
     """Write the graphs of a checkpoint directory into a folder. Returns file name -> how many files hold its weights.
 
-    dtype: a key of FORMS. portable=False leaves out what others than our motor need. progress: called with (bytes done,
-    bytes in all) of the checkpoint. Raises ConfigError, CheckpointError, MissingDependencyError.
+    dtype: a key of FORMS. portable=False leaves out what others than our motor need. adapter: a directory, merged into
+    the weights. progress: called with (bytes done, bytes in all) of the checkpoint. Raises ConfigError,
+    CheckpointError, MissingDependencyError.
     """
     try:
         from .graph import Graph, WeightFile
@@ -60,7 +62,7 @@ def write_graphs(
     from .vision import vision_graph
     from .weights import Source
 
-    form, source = FORMS[dtype], Source(checkpoint, progress)
+    form, source = FORMS[dtype], Source(checkpoint, adapter, progress)
     if callable(source.config.vision_config.hidden_act) or callable(source.config.text_config.hidden_act):
         raise ConfigError("hidden_act is a function, which no graph can hold: use the name of one.")
     builders: dict[str, dict[str, Callable[[Graph, Source, Form], None]]] = {

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checkpoint import map_tensors, read_index
-from ...checkpoint.quantised import GROUP, SCALE, STORED, dequantise, logical_shape, quantised_mode, split_scales
+from ...checkpoint import map_tensor, read_index
+from ...checkpoint.adapters import apply_adapter
+from ...checkpoint.quantised import GROUP, STORED, dequantise, logical_shape, quantised_mode, split_scales
 from ...checkpoint.shapes import HEAD, expected_shapes, require_shapes
 from ...config import SmolVLMConfig
 from .graph import MICROSOFT, Graph
@@ -23,19 +24,27 @@ INT8_ACTIVATIONS = 4  # accuracy_level of MatMulNBits: inputs may be rounded to 
 
 
 class Source:
-    """The tensors of a checkpoint directory. Raises CheckpointError when they don't fit its config."""
+    """The tensors of a checkpoint directory, with an adapter merged into them where one is given.
 
-    def __init__(self, directory: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    Raises CheckpointError when they don't fit its config, or the adapter doesn't.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        adapter: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._progress, self._read = progress, 0
         self.config = SmolVLMConfig.from_file(directory / "config.json")
         entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
         if self.config.tie_word_embeddings:
             entries.pop(HEAD, None)
         quantised_mode(self.config, directory)  # refuses what can't be read
-        self._entries, scales = split_scales(entries)
+        self._entries, self._scales = split_scales(entries)
         require_shapes(expected_shapes(self.config), self._entries, directory, "SmolVLMForConditionalGeneration")
-        named = {name + SCALE: entry for name, entry in scales.items()}
-        self._tensors = dict(map_tensors({**self._entries, **named}))
+        if adapter is not None:
+            self._entries = apply_adapter(adapter, self.config, self._entries, self._scales)
         self._total = sum(entry.num_bytes for entry in self._entries.values())
 
     def __contains__(self, name: str) -> bool:
@@ -48,7 +57,7 @@ class Source:
         """float32, of the model's shape."""
         values, dtype = self._stored(name)
         if dtype in STORED:
-            return dequantise(values, self._tensors[name + SCALE])
+            return dequantise(values, map_tensor(self._scales[name]))
         if dtype == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(np.float32, copy=False)
@@ -61,11 +70,11 @@ class Source:
             return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
         values, dtype = self._stored(name)
         if dtype == "I8":
-            scales = np.repeat(self._tensors[name + SCALE][:, None], values.shape[1] // GROUP, axis=1)
+            scales = np.repeat(map_tensor(self._scales[name])[:, None], values.shape[1] // GROUP, axis=1)
             return pack(values.reshape(len(values), -1, GROUP), bits), scales
         halves = values.reshape(len(values), -1, GROUP // 2)
         numbers = np.concatenate([halves & 15, halves >> 4], axis=2).astype(np.int8) - 8
-        return pack(numbers, bits), (self._tensors[name + SCALE].astype(np.uint32) << 16).view(np.float32)
+        return pack(numbers, bits), (map_tensor(self._scales[name]).astype(np.uint32) << 16).view(np.float32)
 
     def _stored(self, name: str) -> tuple[np.ndarray, str]:
         """A tensor as it lies in the file, and its type there."""
@@ -73,7 +82,7 @@ class Source:
         self._read += entry.num_bytes
         if self._progress is not None:
             self._progress(min(self._read, self._total), self._total)  # tied embeddings are read twice
-        return self._tensors[name], entry.dtype
+        return map_tensor(entry), entry.dtype
 
 
 def quantise(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
