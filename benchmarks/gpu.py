@@ -27,6 +27,7 @@ from smolvlm.config import SmolVLMConfig
 from smolvlm.model import SmolVLMForConditionalGeneration, cuda
 from smolvlm.runtimes.motor import Slot, Span
 from smolvlm.runtimes.torch import TorchMotor
+from smolvlm.vlm import standin
 
 CONTEXT, NEW_TOKENS, PREFILL, TILES, RUNS = 900, 64, 1100, 13, 5
 GIGA, TERA = 1e9, 1e12
@@ -35,28 +36,12 @@ SIZES = ("256m", "500m", "2.2b")
 
 def geometry(size: str) -> SmolVLMConfig:
     """The released geometries, and a tiny one."""
-    base = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "image_size": 512, "patch_size": 16}  # fmt: skip
-    large = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
-             "image_size": 384, "patch_size": 14}  # fmt: skip
-    tiny = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1,
-            "image_size": 128, "patch_size": 16}  # fmt: skip
-    vision, scale, text = {
-        "256m": (base, 4, (576, 1536, 30, 9, 3)),
-        "500m": (base, 4, (960, 2560, 32, 15, 5)),
-        "2.2b": (large, 3, (2048, 8192, 24, 32, 32)),
-        "tiny": (tiny, 4, (64, 128, 2, 1, 1)),
-    }[size]
-    hidden, intermediate, layers, heads, kv_heads = text
-    return SmolVLMConfig(
-        scale_factor=scale,
-        vision_config=vision,
-        text_config={
-            "hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers,
-            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 64, "vocab_size": 49280,
-            "rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "pad_token_id": 2,
-        },
-    )  # fmt: skip
+    if size != "tiny":
+        return standin.geometry(size)
+    vision = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1,
+              "image_size": 128, "patch_size": 16}  # fmt: skip
+    shape = dict(zip(standin.SHAPE, (64, 128, 2, 1, 1), strict=True))
+    return SmolVLMConfig(vision_config=vision, text_config={**standin.TEXT, **shape}, scale_factor=4)
 
 
 class Bench:

@@ -6,7 +6,8 @@
 Random weights of the 256M geometry, one 1920x1080 JPEG (13 tiles), 64 new tokens, greedy, batch 1. Every measurement is
 a process of its own, the two packages in turn, so that a machine whose speed drifts hits both. Inside a process each
 row is measured once after the whole job has run once. Prints a table of medians and ratios, then one JSON line.
-The vocabulary of the prompt is nano's (the real one can't be bundled): about as many tokens, most of them image tokens.
+The words of the prompt's vocabulary are nano's (the real ones can't be bundled): about as many tokens, most of them
+image tokens.
 """
 
 from __future__ import annotations
@@ -33,39 +34,12 @@ ROWS = {  # name -> (unit, a higher number is better)
 }  # fmt: skip
 
 
-def make_checkpoint(directory: Path) -> None:
-    """Random bfloat16 weights of the 256M geometry with nano's tokenizer, and a picture with detail in it."""
-    import numpy as np
-    import torch
-    from PIL import Image
+def make_checkpoint(directory: Path, size: str = "256m") -> None:
+    """Random bfloat16 weights of a released geometry, and a picture that becomes 13 tiles."""
+    from smolvlm.vlm.standin import geometry, write_picture, write_standin
 
-    import smolvlm
-    from smolvlm.config import SmolVLMConfig
-    from smolvlm.hub import resolve
-
-    bundled = smolvlm.SmolVLMProcessor.from_pretrained(resolve("nano"))
-    tile = {"longest_edge": 512}
-    pictures = smolvlm.SmolVLMImageProcessor(size={"longest_edge": 2048}, max_image_size=tile)
-    smolvlm.SmolVLMProcessor(pictures, bundled.tokenizer, None, 64, bundled.chat_template).save_pretrained(directory)
-    config = SmolVLMConfig(
-        image_token_id=bundled.tokenizer.image_token_id,
-        scale_factor=4,
-        vision_config={
-            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "image_size": 512, "patch_size": 16,
-        },
-        text_config={
-            "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-            "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49280, "rms_norm_eps": 1e-5,
-            "rope_theta": 100000.0, "max_position_embeddings": 8192, "pad_token_id": 2,
-        },
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = smolvlm.SmolVLMForConditionalGeneration(config).to(torch.bfloat16)
-    model.generation_config.update(eos_token_id=49279, pad_token_id=2)  # never said: all 64 tokens are made
-    model.save_pretrained(directory)
-    coarse = np.random.default_rng(0).integers(0, 256, (54, 96, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((1920, 1080), Image.Resampling.BICUBIC).save(directory / "picture.jpg", quality=90)
+    write_standin(directory, geometry(size))
+    write_picture(directory / "picture.jpg")
 
 
 class Clock:
@@ -96,9 +70,12 @@ def load_theirs(directory: Path, dtype: str) -> tuple[Any, Any]:
 
     model = transformers.SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
-    pictures = Idefics3ImageProcessorPil(size={"longest_edge": 2048}, max_image_size={"longest_edge": 512})
+    settings = json.loads((directory / "processor_config.json").read_text())
+    sizes = {name: settings["image_processor"][name] for name in ("size", "max_image_size")}
     template = (directory / "chat_template.jinja").read_text()
-    processor = transformers.Idefics3Processor(pictures, tokenizer, image_seq_len=64, chat_template=template)
+    processor = transformers.Idefics3Processor(
+        Idefics3ImageProcessorPil(**sizes), tokenizer, image_seq_len=settings["image_seq_len"], chat_template=template
+    )
     return model, processor
 
 

@@ -41,12 +41,18 @@ def python_of(name: str) -> Path:
     return FOLDER / name / "bin" / "python"
 
 
+# What a package wants but doesn't need here, and what fits no other torch than the one it was built with
+UNWANTED = {"openvino": ["torchvision"]}
+
+
 def install(name: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(FOLDER / name)], check=True)
     environment = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
     for packages in PEERS[name]:
         command = [str(python_of(name)), "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
         subprocess.run(command, check=True, env=environment)
+    for package in UNWANTED.get(name, ()):
+        subprocess.run([str(python_of(name)), "-m", "pip", "uninstall", "-q", "-y", package], check=True)
 
 
 def main() -> None:

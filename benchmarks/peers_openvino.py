@@ -1,0 +1,109 @@
+"""The rows of OpenVINO in peers.py: optimum-intel's export and its model class, through generate().
+
+int8: weights in 8 bits, optimum's load_in_8bit. int4: text in 4 bits in groups of 64, optimum's default for 4 bits.
+Its transformers is an older one, which wants processor files in their older form: a copy of the checkpoint has them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from peer import NEW_TOKENS, PICTURE, QUESTION, drive, row, settings, timed
+
+FOLDER = "openvino"
+
+
+def prepare(directory: Path, dtype: str) -> None:
+    from optimum.intel import OVModelForVisualCausalLM, OVWeightQuantizationConfig
+
+    target, source = directory / f"{FOLDER}-{dtype}", directory / FOLDER
+    if target.exists():
+        return
+    write_older_checkpoint(directory, source)
+    options = OVWeightQuantizationConfig(bits=int(dtype.removeprefix("int")))
+    model = OVModelForVisualCausalLM.from_pretrained(
+        source, export=True, quantization_config=options, compile=False, local_files_only=True
+    )
+    model.save_pretrained(target)
+    load_processor(directory).save_pretrained(target)
+
+
+def write_older_checkpoint(directory: Path, target: Path) -> None:
+    """The checkpoint with preprocessor_config.json, and as idefics3, the name under which optimum exports it."""
+    target.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copyfile(directory / name, target / name)
+    if not (target / "model.safetensors").exists():
+        (target / "model.safetensors").symlink_to(directory / "model.safetensors")
+    whole = settings(directory, "processor_config.json")
+    pictures = {**whole["image_processor"], "image_processor_type": "Idefics3ImageProcessor",
+                "processor_class": "Idefics3Processor"}  # fmt: skip
+    (target / "preprocessor_config.json").write_text(json.dumps(pictures))
+    own = {"processor_class": "Idefics3Processor", "image_seq_len": whole["image_seq_len"]}
+    (target / "processor_config.json").write_text(json.dumps(own))
+    (target / "config.json").write_text(json.dumps(settings(directory)))
+
+
+def load_processor(directory: Path) -> Any:
+    import transformers
+
+    whole = settings(directory, "processor_config.json")
+    sizes = {name: whole["image_processor"][name] for name in ("size", "max_image_size")}
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+    return transformers.Idefics3Processor(
+        transformers.Idefics3ImageProcessor(**sizes), tokenizer, image_seq_len=whole["image_seq_len"],
+        chat_template=(directory / "chat_template.jinja").read_text(),
+    )  # fmt: skip
+
+
+class Clock:
+    """A streamer that notes when each new token arrives; the first call brings the prompt."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: Any) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, float]:
+    from optimum.intel import OVModelForVisualCausalLM
+    from PIL import Image
+
+    model = OVModelForVisualCausalLM.from_pretrained(
+        directory / f"{FOLDER}-{dtype}", ov_config={"INFERENCE_NUM_THREADS": threads}, local_files_only=True
+    )
+    processor = load_processor(directory)
+    content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def preprocess() -> Any:
+        return processor(text=prompt, images=[Image.open(directory / PICTURE)], return_tensors="pt")
+
+    def ask() -> tuple[float, float]:
+        start, clock = time.perf_counter(), Clock()
+        model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS, streamer=clock)
+        assert len(clock.times) == NEW_TOKENS + 1, f"{len(clock.times) - 1} tokens came, not {NEW_TOKENS}"
+        return clock.times[1] - start, clock.times[-1] - start
+
+    ask()
+    if cold:
+        return {}
+    inputs = preprocess()
+    vision = timed(
+        lambda: model.get_vision_embeddings(
+            inputs["pixel_values"], input_ids=inputs["input_ids"], pixel_attention_mask=inputs["pixel_attention_mask"]
+        )
+    )
+    return row(vision, *ask())
+
+
+if __name__ == "__main__":
+    drive(answer, prepare)

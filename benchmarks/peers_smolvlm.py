@@ -1,0 +1,51 @@
+"""Our own row of peers.py: each runtime through the door that everyone uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peer import NEW_TOKENS, PICTURE, QUESTION, drive, row, timed
+
+import smolvlm
+
+EXPORTED = {"int8": "q8", "int4": "q4", "float32": "fp32"}
+
+
+def split(dtype: str) -> tuple[str, str]:
+    """(runtime, dtype) of "int8" (the native runtime) or "onnx:int8"."""
+    runtime, _, name = dtype.rpartition(":")
+    return runtime or "native", name
+
+
+def export(directory: Path, dtype: str) -> Path:
+    return directory / f"export-{EXPORTED[dtype]}"
+
+
+def prepare(directory: Path, dtype: str) -> None:
+    runtime, name = split(dtype)
+    if runtime == "onnx" and not export(directory, name).exists():
+        from smolvlm.export import export_onnx
+
+        export_onnx(directory, export(directory, name), [EXPORTED[name]])
+
+
+def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, float]:
+    """threads come from OMP_NUM_THREADS, which peers.py sets."""
+    runtime, name = split(dtype)
+    model = export(directory, name) if runtime == "onnx" else directory
+    vlm = smolvlm.load(model, runtime=runtime, dtype=name, device="cpu" if runtime == "torch" else None)
+    request: dict[str, Any] = {"images": [str(directory / PICTURE)], "max_new_tokens": NEW_TOKENS, "detail": "high"}
+    # Nothing is remembered from the first answer to the second, as nothing is by the others.
+    vlm._tiles.max_bytes = vlm._driver._engine.scheduler.prefixes.max_bytes = 0
+    first = vlm.ask(QUESTION, **request)
+    assert len(first.token_ids) == NEW_TOKENS, f"{len(first.token_ids)} tokens came, not {NEW_TOKENS}"
+    if cold:
+        return {}
+    vision = timed(lambda: vlm.encode(images=request["images"], detail="high"))
+    second = vlm.ask(QUESTION, **request)
+    return row(vision, second.first_token_s, second.total_s)
+
+
+if __name__ == "__main__":
+    drive(answer, prepare)
