@@ -1,6 +1,6 @@
 """The rows of OpenVINO in peers.py: optimum-intel's export and its model class, through generate().
 
-int8: weights in 8 bits, optimum's load_in_8bit. int4: text in 4 bits in groups of 64, optimum's default for 4 bits.
+int8: weights in 8 bits, as optimum does it by default. int4: those of the text model in 4 bits.
 Its transformers is an older one, which wants processor files in their older form: a copy of the checkpoint has them.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from peer import NEW_TOKENS, PICTURE, QUESTION, drive, row, settings, timed
 
 FOLDER = "openvino"
+GROUP = 64  # divides every width of the family; optimum's 128 doesn't
 
 
 def prepare(directory: Path, dtype: str) -> None:
@@ -24,7 +25,8 @@ def prepare(directory: Path, dtype: str) -> None:
     if target.exists():
         return
     write_older_checkpoint(directory, source)
-    options = OVWeightQuantizationConfig(bits=int(dtype.removeprefix("int")))
+    bits = int(dtype.removeprefix("int"))
+    options = OVWeightQuantizationConfig(bits=bits, group_size=GROUP if bits == 4 else None)
     model = OVModelForVisualCausalLM.from_pretrained(
         source, export=True, quantization_config=options, compile=False, local_files_only=True
     )
