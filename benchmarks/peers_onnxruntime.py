@@ -1,7 +1,8 @@
 """The rows of onnxruntime in peers.py: bare graphs with GroupQueryAttention and MatMulNBits, no package around them.
 
-The graphs are those of `smolvlm export onnx`; keys and values lie in one buffer that is read and written in place. Its
-rows are sums of components: pixels and token ids are made beforehand, and the likeliest token is all that is chosen.
+The text graphs are those of `smolvlm export onnx`; keys and values lie in one buffer that is read and written in place.
+Vision is the float graph after onnxruntime's own quantize_dynamic, twice as fast as 8-bit weights alone. The rows are
+sums of components: pixels and token ids are made beforehand, and the likeliest token is all that is chosen.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from peer import NEW_TOKENS, PICTURE, QUESTION, drive, greedy, row, settings, timed
 
-INPUTS = "inputs.npz"
+INPUTS, VISION = "inputs.npz", "vision-int8.onnx"
+FLOAT = 1  # in ONNX
 SUFFIXES = {"q8": "_quantized", "q4": "_q4"}
 
 
@@ -23,12 +25,19 @@ def export(directory: Path, dtype: str) -> Path:
 def prepare(directory: Path, dtype: str) -> None:
     """Write graphs and inputs. Runs in the environment of smolvlm."""
     import numpy as np
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     import smolvlm
     from smolvlm.export import export_onnx
 
-    if not export(directory, dtype).exists():
-        export_onnx(directory, export(directory, dtype), [dtype])
+    for one in (dtype, "fp32"):
+        if not export(directory, one).exists():
+            export_onnx(directory, export(directory, one), [one])
+    if not (directory / VISION).exists():
+        quantize_dynamic(
+            str(export(directory, "fp32") / "onnx" / "motor_vision.onnx"), str(directory / VISION),
+            weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"], extra_options={"DefaultTensorType": FLOAT},
+        )  # fmt: skip
     content = [{"type": "image", "image": str(directory / PICTURE)}, {"type": "text", "text": QUESTION}]
     processor = smolvlm.SmolVLMProcessor.from_pretrained(directory)
     inputs = processor.prepare([{"role": "user", "content": content}], detail="high")
@@ -46,8 +55,8 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        files = [export(directory, dtype) / "onnx" / f"{name}{SUFFIXES[dtype]}.onnx" for name in
-                 ("embed_tokens", "motor_vision", "motor_decoder")]  # fmt: skip
+        graphs, suffix = export(directory, dtype) / "onnx", SUFFIXES[dtype]
+        files = (graphs / f"embed_tokens{suffix}.onnx", directory / VISION, graphs / f"motor_decoder{suffix}.onnx")
         self.embed, self.vision, self.decoder = (
             onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]) for file in files
         )
