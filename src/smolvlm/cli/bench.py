@@ -170,13 +170,14 @@ def print_report(found: dict[str, Any]) -> None:
     rival = found["transformers"] if isinstance(found["transformers"], dict) else {}
     print(f"{machine['cores']} cores, {machine['kernels']}, {machine['free_bytes'] / GIGA:,.1f} GB of memory are free")
     print(f"{found['model']}: runtime {found['runtime']}, {found['device']}, {found['dtype']}\n")
+    seen = "1 tile" if speed["tiles"] == 1 else f"{speed['tiles']} tiles"
     header = ("", "smolvlm", "of limit", f"transformers, {rival['dtype']}" if rival else "")
     rows = (
         ("images/s, seen", f"{speed['images_per_s']:.2f}", "", ""),
         ("preprocess, ms", f"{1000 * speed['preprocess_s']:.0f}", "", ""),
         _row("vision, ms a tile", "tile_s", speed, rival, shares, 1000),
         _row("prefill, tokens/s", "prefill_tps", speed, rival, shares),
-        _row(f"first token, s ({speed['tiles']} tiles)", "first_token_s", speed, rival, shares),
+        _row(f"first token, s ({seen})", "first_token_s", speed, rival, shares),
         _row(f"{speed['new_tokens']} tokens, s", "total_s", speed, rival, shares),
         _row(f"decode, tokens/s at {speed['context']}", "decode_tps", speed, rival, shares),
         _row("peak memory, MB", "peak_bytes", speed, rival, shares, 1 / MEGA),
