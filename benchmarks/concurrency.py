@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from inference import NEW_TOKENS, QUESTION, make_checkpoint, peak_mb, timed
+from inference import NEW_TOKENS, QUESTION, make_checkpoint, peak_mb, run_alone, timed
 
 SECOND = "What colours are in it?"
 COLUMNS = {  # name -> what it is
@@ -74,11 +72,7 @@ def run_all(threads: list[threading.Thread]) -> None:
 def child(directory: Path, runtime: str, dtype: str, requests: int, threads: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--directory", str(directory), "--runtime", runtime, "--dtype", dtype,
                "--requests", str(requests)]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{runtime} {dtype} failed:\n{done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(run_alone(f"{runtime} {dtype}", command, threads)))
 
 
 def main() -> None:

@@ -69,14 +69,19 @@ def load_theirs(directory: Path, dtype: str) -> tuple[Any, Any]:
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
     model = transformers.SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+    return model, processor_of_transformers(directory, Idefics3ImageProcessorPil)
+
+
+def processor_of_transformers(directory: Path, pictures: Any) -> Any:
+    """pictures: its class for them, whose name and place differ between versions."""
+    import transformers
+
     settings = json.loads((directory / "processor_config.json").read_text())
     sizes = {name: settings["image_processor"][name] for name in ("size", "max_image_size")}
-    template = (directory / "chat_template.jinja").read_text()
-    processor = transformers.Idefics3Processor(
-        Idefics3ImageProcessorPil(**sizes), tokenizer, image_seq_len=settings["image_seq_len"], chat_template=template
-    )
-    return model, processor
+    return transformers.Idefics3Processor(
+        pictures(**sizes), transformers.PreTrainedTokenizerFast.from_pretrained(directory),
+        image_seq_len=settings["image_seq_len"], chat_template=(directory / "chat_template.jinja").read_text(),
+    )  # fmt: skip
 
 
 def load(package: str, directory: Path, dtype: str) -> tuple[Any, Any]:
@@ -109,14 +114,8 @@ def measure(package: str, directory: Path, dtype: str, threads: int) -> dict[str
     model, preprocess = load(package, directory, dtype)
     rows["load"] = time.perf_counter() - began
 
-    def generate() -> tuple[float, list[float]]:
-        start, clock = time.perf_counter(), Clock()
-        model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS, streamer=clock)
-        assert len(clock.times) == NEW_TOKENS + 1, f"{len(clock.times) - 1} tokens came, not {NEW_TOKENS}"
-        return start, clock.times[1:]
-
     with torch.inference_mode():
-        generate()
+        answer_times(model, preprocess)
         rows["peak memory"] = peak_mb()
         rows["preprocess"] = 1000 * median(timed(preprocess) for _ in range(5))
         inputs = preprocess()
@@ -127,10 +126,17 @@ def measure(package: str, directory: Path, dtype: str, threads: int) -> dict[str
             timed(lambda: model(inputs_embeds=embeddings, logits_to_keep=1, use_cache=True)) for _ in range(3)
         )
         rows["prefill"] = PREFILL_TOKENS / prefill
-        start, times = generate()
-    rows["first token"], rows["total"] = times[0] - start, times[-1] - start
-    rows["decode"] = (NEW_TOKENS - 1) / (times[-1] - times[0])
+        rows["first token"], rows["total"] = answer_times(model, preprocess)
+    rows["decode"] = (NEW_TOKENS - 1) / (rows["total"] - rows["first token"])
     return rows
+
+
+def answer_times(model: Any, preprocess: Any) -> tuple[float, float]:
+    """Seconds to the first and to the last token of generate(), from the picture's file on."""
+    start, clock = time.perf_counter(), Clock()
+    model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS, streamer=clock)
+    assert len(clock.times) == NEW_TOKENS + 1, f"{len(clock.times) - 1} tokens came, not {NEW_TOKENS}"
+    return clock.times[1] - start, clock.times[-1] - start
 
 
 def peak_mb() -> float:
@@ -158,11 +164,16 @@ def answer_once(package: str, directory: Path, dtype: str, threads: int) -> None
 def child(package: str, directory: Path, dtype: str, threads: int, *, cold: bool) -> str:
     command = [sys.executable, __file__, "--package", package, "--directory", str(directory), "--dtype", dtype,
                "--threads", str(threads), *(["--cold"] if cold else [])]  # fmt: skip
+    return run_alone(f"{package} {dtype}", command, threads)
+
+
+def run_alone(what: str, command: list[str], threads: int) -> str:
+    """The last line that a process prints; its failure ends this one, with its words."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"{package} {dtype} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
+        sys.exit(f"{what} failed:\n{done.stderr[-2000:]}")
+    return (done.stdout.splitlines() or [""])[-1]
 
 
 def compare(dtype: str, rounds: int, threads: int, directory: Path) -> dict[str, dict[str, list[float]]]:
@@ -171,9 +182,7 @@ def compare(dtype: str, rounds: int, threads: int, directory: Path) -> dict[str,
     }
     for _ in range(rounds):
         for package, rows in results.items():
-            for name, value in json.loads(
-                child(package, directory, dtype, threads, cold=False).splitlines()[-1]
-            ).items():
+            for name, value in json.loads(child(package, directory, dtype, threads, cold=False)).items():
                 rows[name].append(value)
             rows["cold process"].append(timed(lambda: child(package, directory, dtype, threads, cold=True)))  # noqa: B023
     return results

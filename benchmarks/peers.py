@@ -18,15 +18,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from inference import make_checkpoint, timed
+from inference import make_checkpoint, run_alone, timed
 from install_peers import python_of
 
 COLUMNS = ("vision_s", "first_token_s", "total_s", "decode_tps", "peak_mb", "cold_s")
@@ -95,11 +93,8 @@ def call(name: str, directory: Path, threads: int, *, prepare: bool = False, col
     python = peer.preparing if prepare else peer.python
     more = ["--prepare"] if prepare else ["--cold"] if cold else []
     command = [str(python), str(HERE / peer.driver), str(directory), peer.told, "--threads", str(threads), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
-    return {} if prepare or cold else dict(json.loads(done.stdout.splitlines()[-1]))
+    printed = run_alone(name, command, threads)
+    return {} if prepare or cold else dict(json.loads(printed))
 
 
 def installed(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peer import NEW_TOKENS, PICTURE, QUESTION, drive, greedy, read_tensors, row, settings, timed
+from peer import PICTURE, QUESTION, drive, greedy, read_tensors, row, settings, timed
 
 FOLDER = "llama.cpp"
 BATCH = 2048
@@ -63,18 +63,21 @@ def write_text(directory: Path, file: Path) -> None:
 
     text = settings(directory)["text_config"]
     writer = gguf.GGUFWriter(file, "llama")
-    writer.add_context_length(text["max_position_embeddings"])
-    writer.add_embedding_length(text["hidden_size"])
-    writer.add_block_count(text["num_hidden_layers"])
-    writer.add_feed_forward_length(text["intermediate_size"])
-    writer.add_head_count(text["num_attention_heads"])
-    writer.add_head_count_kv(text["num_key_value_heads"])
-    writer.add_rope_dimension_count(text["head_dim"])
-    writer.add_rope_freq_base(text["rope_theta"])
-    writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
-    writer.add_vocab_size(text["vocab_size"])
+    add_all(
+        writer, context_length=text["max_position_embeddings"], embedding_length=text["hidden_size"],
+        block_count=text["num_hidden_layers"], feed_forward_length=text["intermediate_size"],
+        head_count=text["num_attention_heads"], head_count_kv=text["num_key_value_heads"],
+        rope_dimension_count=text["head_dim"], rope_freq_base=text["rope_theta"],
+        layer_norm_rms_eps=text["rms_norm_eps"], vocab_size=text["vocab_size"],
+    )  # fmt: skip
     add_tokenizer(writer, directory)
     write_tensors(writer, directory, vision=False)
+
+
+def add_all(writer: Any, **values: object) -> None:
+    """Call the writer's add_NAME for each name."""
+    for name, value in values.items():
+        getattr(writer, f"add_{name}")(value)
 
 
 def add_tokenizer(writer: Any, directory: Path) -> None:
@@ -86,15 +89,11 @@ def add_tokenizer(writer: Any, directory: Path) -> None:
     control = {token["id"]: token["content"] for token in whole["added_tokens"]}
     tokens = [(control | texts | control)[number] for number in range(len(texts | control))]
     kinds = [gguf.TokenType.CONTROL if number in control else gguf.TokenType.NORMAL for number in range(len(tokens))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([" ".join(merge) for merge in whole["model"]["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(len(tokens) - 1)  # <end_of_utterance>: never said
-    writer.add_pad_token_id(2)
-    writer.add_add_bos_token(False)
+    add_all(
+        writer, tokenizer_model="gpt2", tokenizer_pre="smollm", token_list=tokens, token_types=kinds,
+        token_merges=[" ".join(merge) for merge in whole["model"]["merges"]], bos_token_id=1, pad_token_id=2,
+        eos_token_id=len(tokens) - 1, add_bos_token=False,  # the last is <end_of_utterance>: never said
+    )  # fmt: skip
 
 
 def write_vision(directory: Path, file: Path) -> None:
@@ -103,21 +102,15 @@ def write_vision(directory: Path, file: Path) -> None:
     config = settings(directory)
     vision, pictures = config["vision_config"], settings(directory, "processor_config.json")["image_processor"]
     writer = gguf.GGUFWriter(file, "clip")
-    writer.add_clip_has_vision_encoder(True)
-    writer.add_clip_projector_type("idefics3")
-    writer.add_vision_projection_dim(config["text_config"]["hidden_size"])
-    writer.add_vision_image_size(vision["image_size"])
-    writer.add_vision_patch_size(vision["patch_size"])
-    writer.add_vision_embedding_length(vision["hidden_size"])
-    writer.add_vision_feed_forward_length(vision["intermediate_size"])
-    writer.add_vision_block_count(vision["num_hidden_layers"])
-    writer.add_vision_head_count(vision["num_attention_heads"])
-    writer.add_vision_attention_layernorm_eps(vision["layer_norm_eps"])
-    writer.add_vision_image_mean([0.5] * 3)
-    writer.add_vision_image_std([0.5] * 3)
-    writer.add_vision_projector_scale_factor(config["scale_factor"])
-    writer.add_vision_preproc_image_size(pictures["size"]["longest_edge"])
-    writer.add_vision_use_gelu(True)
+    add_all(
+        writer, clip_has_vision_encoder=True, clip_projector_type="idefics3",
+        vision_projection_dim=config["text_config"]["hidden_size"], vision_image_size=vision["image_size"],
+        vision_patch_size=vision["patch_size"], vision_embedding_length=vision["hidden_size"],
+        vision_feed_forward_length=vision["intermediate_size"], vision_block_count=vision["num_hidden_layers"],
+        vision_head_count=vision["num_attention_heads"], vision_attention_layernorm_eps=vision["layer_norm_eps"],
+        vision_image_mean=[0.5] * 3, vision_image_std=[0.5] * 3, vision_projector_scale_factor=config["scale_factor"],
+        vision_preproc_image_size=pictures["size"]["longest_edge"], vision_use_gelu=True,
+    )  # fmt: skip
     write_tensors(writer, directory, vision=True)
 
 
@@ -239,5 +232,4 @@ def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, f
 
 
 if __name__ == "__main__":
-    assert NEW_TOKENS > 1, "the time between tokens is measured"
     drive(answer, prepare)

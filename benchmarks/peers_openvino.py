@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-from peer import NEW_TOKENS, PICTURE, QUESTION, drive, row, settings, timed
+from inference import answer_times, processor_of_transformers
+from peer import PICTURE, QUESTION, drive, row, settings, timed
 
 FOLDER = "openvino"
 GROUP = 64  # divides every width of the family; optimum's 128 doesn't
@@ -53,26 +53,7 @@ def write_older_checkpoint(directory: Path, target: Path) -> None:
 def load_processor(directory: Path) -> Any:
     import transformers
 
-    whole = settings(directory, "processor_config.json")
-    sizes = {name: whole["image_processor"][name] for name in ("size", "max_image_size")}
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
-    return transformers.Idefics3Processor(
-        transformers.Idefics3ImageProcessor(**sizes), tokenizer, image_seq_len=whole["image_seq_len"],
-        chat_template=(directory / "chat_template.jinja").read_text(),
-    )  # fmt: skip
-
-
-class Clock:
-    """A streamer that notes when each new token arrives; the first call brings the prompt."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def put(self, value: Any) -> None:
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        pass
+    return processor_of_transformers(directory, transformers.Idefics3ImageProcessor)
 
 
 def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, float]:
@@ -89,13 +70,7 @@ def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, f
     def preprocess() -> Any:
         return processor(text=prompt, images=[Image.open(directory / PICTURE)], return_tensors="pt")
 
-    def ask() -> tuple[float, float]:
-        start, clock = time.perf_counter(), Clock()
-        model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS, streamer=clock)
-        assert len(clock.times) == NEW_TOKENS + 1, f"{len(clock.times) - 1} tokens came, not {NEW_TOKENS}"
-        return clock.times[1] - start, clock.times[-1] - start
-
-    ask()
+    answer_times(model, preprocess)
     if cold:
         return {}
     inputs = preprocess()
@@ -104,7 +79,7 @@ def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, f
             inputs["pixel_values"], input_ids=inputs["input_ids"], pixel_attention_mask=inputs["pixel_attention_mask"]
         )
     )
-    return row(vision, *ask())
+    return row(vision, *answer_times(model, preprocess))
 
 
 if __name__ == "__main__":

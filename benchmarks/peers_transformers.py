@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from inference import Clock, load
-from peer import NEW_TOKENS, drive, row, timed
+from inference import answer_times, load
+from peer import drive, row, timed
 
 
 def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, float]:
@@ -14,17 +13,14 @@ def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, f
 
     torch.set_num_threads(threads)
     model, preprocess = load("transformers", directory, dtype)
-    model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS)
+    answer_times(model, preprocess)
     if cold:
         return {}
     with torch.inference_mode():
         inputs = preprocess()
         pixels, mask = inputs["pixel_values"], inputs["pixel_attention_mask"]
         vision = timed(lambda: model.model.get_image_features(pixels, mask))
-    start, clock = time.perf_counter(), Clock()
-    model.generate(**preprocess(), do_sample=False, max_new_tokens=NEW_TOKENS, streamer=clock)
-    assert len(clock.times) == NEW_TOKENS + 1, f"{len(clock.times) - 1} tokens came, not {NEW_TOKENS}"
-    return row(vision, clock.times[1] - start, clock.times[-1] - start)
+    return row(vision, *answer_times(model, preprocess))
 
 
 if __name__ == "__main__":

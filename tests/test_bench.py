@@ -85,8 +85,8 @@ def test_work_is_counted_by_hand(tmp_path: Path) -> None:
     text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
             "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 1024, "pad_token_id": 2}  # fmt: skip
     directory = write_standin(tmp_path, SmolVLMConfig(vision_config=vision, text_config=text, scale_factor=scale))
-    motor = load(directory, runtime="torch", device="cpu", dtype="float32")._driver.motor
-    work = work_of(motor, stored_tensors(directory, motor.config), 10)
+    vlm = load(directory, runtime="torch", device="cpu", dtype="float32")
+    work = work_of(vlm, stored_tensors(directory, vlm.config), 10)
     assert work is not None and (work.vision_dtype, work.text_dtype) == ("float32", "float32")
     tower = 4 * 32 * 32 + 2 * 32 * 64 + 2 * 64 * 32  # weights of a layer, and attention over 64 patches
     assert work.tile_operations == 2 * 64 * (tower + 3 * 64 * 32 + 32 * 64)

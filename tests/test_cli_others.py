@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from smolvlm import hub
-from smolvlm.runtimes.library import library
+from smolvlm.runtimes.bindings import library
 from smolvlm.vlm import VLM, load
 from tests.commands import REPOSITORY, run
 from tests.tiny import tiny_checkpoint
@@ -167,16 +167,16 @@ def test_doctor_names_the_kernels_or_how_to_get_them(
     directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
-    monkeypatch.setattr("smolvlm.runtimes.library.kernels_name", lambda: "avx2")
+    monkeypatch.setattr("smolvlm.runtimes.bindings.kernels_name", lambda: "avx2")
     assert (
         "ok      native kernels    AVX2, no products of bf16 or 8 bits; large models in float32 ("
         in run(capsys, ["doctor"]).out
     )
-    monkeypatch.setattr("smolvlm.runtimes.library.kernels_name", lambda: "avx512")
+    monkeypatch.setattr("smolvlm.runtimes.bindings.kernels_name", lambda: "avx512")
     assert "AVX-512 with bf16 and VNNI; large models in bfloat16\n" in run(capsys, ["doctor"]).out
     monkeypatch.undo()
     monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
-    monkeypatch.setattr("smolvlm.runtimes.library.LIBRARY", directory / "none.so")
+    monkeypatch.setattr("smolvlm.runtimes.bindings.LIBRARY", directory / "none.so")
     library.cache_clear()
     outcome = run(capsys, ["doctor"])
     library.cache_clear()

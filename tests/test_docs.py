@@ -24,7 +24,8 @@ from smolvlm.cli import COMMANDS
 from smolvlm.cli.arguments import Parser
 from smolvlm.media.fetch import fetch
 from smolvlm.scenes import SKILLS, draw
-from smolvlm.training import Progress, Recipe, Stage, read_recipe, train
+from smolvlm.training.loop import Progress, train
+from smolvlm.training.recipe import Recipe, Stage, read_recipe
 from smolvlm.types import SamplingParams
 from smolvlm.vlm.requests import AskOptions
 from tests.snippets import MARKDOWN, Session, read_snippets

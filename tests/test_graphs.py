@@ -23,7 +23,7 @@ from smolvlm.runtimes.graphs import FORMS, graph, vision, weights, write_graphs
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.runtimes.native import LARGEST_GRID, MOVED_GRIDS
 from smolvlm.runtimes.quantise import quantise
-from tests.test_native import odd_config, write
+from tests.motors import odd_config, write
 from tests.tiny import tiny_checkpoint, tiny_config
 
 # How far each may be from the float32 model, as a share of the largest value: measured 2e-6, 1e-3, 0.03, 0.28, 0.28.

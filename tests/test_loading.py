@@ -10,7 +10,7 @@ import torch
 
 from smolvlm.config import SmolVLMConfig
 from smolvlm.errors import ConfigError
-from smolvlm.runtimes import library, machine
+from smolvlm.runtimes import bindings, machine
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.vlm import choose_runtime, default_dtype, load, loading
 from tests.tiny import tiny_checkpoint, tiny_config
@@ -60,10 +60,10 @@ def test_dtype_and_device_can_be_chosen_and_are_shown(directory: Path) -> None:
     "options", [{}, {"device": "cpu"}, {"dtype": "int4"}, {"dtype": torch.bfloat16}, {"dtype": "auto"}]
 )
 def test_native_is_taken_where_it_can_run_the_model(config: SmolVLMConfig, options: dict[str, object]) -> None:
-    if library.kernels_name() == "plain":
+    if bindings.kernels_name() == "plain":
         pytest.skip("no kernels for this processor's instructions")
     runtime, reason = choose_runtime(config, **options)  # type: ignore[arg-type]
-    assert runtime == "native" and library.kernels_name() in reason
+    assert runtime == "native" and bindings.kernels_name() in reason
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_torch_is_taken_where_there_is_a_gpu(config: SmolVLMConfig, monkeypatch:
 
 
 def test_torch_is_taken_where_the_kernels_cannot(config: SmolVLMConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "kernels_name", lambda: "plain")
+    monkeypatch.setattr(bindings, "kernels_name", lambda: "plain")
     assert choose_runtime(config) == ("torch", "the native kernels have no code for this processor's instructions")
-    monkeypatch.setattr(library, "kernels_name", lambda: "avx2")
+    monkeypatch.setattr(bindings, "kernels_name", lambda: "avx2")
     config.text_config.hidden_act = "gelu"
     assert choose_runtime(config) == ("torch", "the native kernels can't run text hidden_act 'gelu'")
 
     def missing() -> str:
         raise ConfigError("no compiler")
 
-    monkeypatch.setattr(library, "kernels_name", missing)
+    monkeypatch.setattr(bindings, "kernels_name", missing)
     runtime, reason = choose_runtime(config)
     assert runtime == "torch" and "not compiled" in reason
 

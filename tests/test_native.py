@@ -17,16 +17,23 @@ from safetensors.numpy import load_file, save_file
 
 from smolvlm.checkpoint.shapes import expected_shapes
 from smolvlm.config import SmolVLMConfig
-from smolvlm.errors import CheckpointError, ConfigError, InputError
+from smolvlm.errors import CheckpointError, ConfigError
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.model.vision import position_ids
-from smolvlm.runtimes import library as native_library
-from smolvlm.runtimes import native
+from smolvlm.runtimes import bindings, native
+from smolvlm.runtimes.bindings import BF16, F32, GROUP, INT4, INT8, PANEL, LinearStruct
 from smolvlm.runtimes.kernels import build as kernels
-from smolvlm.runtimes.library import BF16, F32, GROUP, INT4, INT8, PANEL, LinearStruct
-from smolvlm.runtimes.motor import Span
 from smolvlm.runtimes.native import MODES, NativeMotor
-from tests.tiny import tiny_config, tiny_weights
+from tests.motors import (
+    copies_a_prefix,
+    forgets_what_was_set_back,
+    holds_sequences_apart,
+    holds_towers,
+    odd_config,
+    read_all,
+    write,
+)
+from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kernels were not built: no C compiler")
 
@@ -37,7 +44,7 @@ pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kerne
 @pytest.fixture(params=["avx512", "avx512vnni", "avxvnni", "avx2", "arm86", "plain"])
 def copy_of_kernels(request: pytest.FixtureRequest) -> Iterator[object]:
     """The library with one of its copies chosen."""
-    library = native_library.library()
+    library = bindings.library()
     if library.sm_choose(request.param.encode()) is None:
         pytest.skip(f"this processor has no {request.param}")
     yield library
@@ -92,7 +99,7 @@ def test_4_bit_weights_are_the_same_for_few_rows_and_for_many(copy_of_kernels: o
 def test_4_bit_weights_are_near_the_given_ones() -> None:
     rng = np.random.default_rng(2)
     weights = rng.standard_normal((64, 128), np.float32)
-    packed = product(native_library.library(), weights, np.eye(128, dtype=np.float32)[:12], INT4).T  # (64, 12)
+    packed = product(bindings.library(), weights, np.eye(128, dtype=np.float32)[:12], INT4).T  # (64, 12)
     groups = weights.reshape(64, 4, GROUP)
     step = np.abs(groups).max(axis=2) / 7  # the plain way to choose scales
     plain = (np.rint(groups / step[..., None]) * step[..., None]).reshape(64, 128)
@@ -108,22 +115,6 @@ def _rounded_to_8_bits(weights: np.ndarray) -> np.ndarray:
 # ---- towers ----
 
 
-def write(directory: Path, config: dict[str, object]) -> Path:
-    directory.mkdir(exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(config))
-    save_file(tiny_weights(config), directory / "model.safetensors")
-    return directory
-
-
-def odd_config() -> dict[str, object]:
-    """Heads of 72 as in the 2.2B model, tiles that patches don't fill, sizes that fill no panel, tied embeddings."""
-    config = copy.deepcopy(tiny_config(image_size=64, patch_size=10, scale_factor=3, tie_word_embeddings=True))
-    config["vision_config"] |= {"hidden_size": 144, "intermediate_size": 172}
-    config["text_config"] |= {"hidden_size": 96, "intermediate_size": 200, "num_attention_heads": 3,
-                              "num_key_value_heads": 3, "head_dim": 40}  # fmt: skip
-    return config
-
-
 @pytest.fixture(scope="module", params=["tiny", "odd"])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config() if request.param == "tiny" else odd_config()
@@ -135,82 +126,27 @@ def model(directory: Path) -> SmolVLMForConditionalGeneration:
     return SmolVLMForConditionalGeneration.from_pretrained(directory)
 
 
-def read_all(motor: NativeMotor, ids: np.ndarray, pieces: tuple[int, ...]) -> np.ndarray:
-    slot, at, logits = motor.open(len(ids)), 0, []
-    for count in pieces:
-        logits.append(motor.forward([Span(slot, ids[at : at + count])], range(count)))
-        at += count
-    assert slot.length == len(ids)
-    return np.concatenate(logits)
-
-
 # How far from the float32 model each mode may be: measured 2e-6, 0.005, 0.02, 0.03, 0.2 of the largest logit.
 BOUNDS = {"float32": 2e-5, "bfloat16": 0.02, "int8": 0.06, "int8-vision": 0.06, "int4": 0.5}
 
 
 @pytest.mark.parametrize("dtype", MODES)
 def test_towers_equal_the_pytorch_model(directory: Path, model: SmolVLMForConditionalGeneration, dtype: str) -> None:
-    rng = np.random.default_rng(0)
-    side = model.config.vision_config.image_size
-    pixels = rng.uniform(-1, 1, (3, 3, side, side)).astype(np.float32)
-    ids = rng.integers(10, 500, 140)
-    with torch.inference_mode():
-        features = model.get_image_features(torch.from_numpy(pixels)[None]).numpy()
-        logits = model(torch.from_numpy(ids)[None]).logits[0].numpy()
-    motor = NativeMotor(directory, dtype, threads=2)
-    seen = motor.encode(pixels)
-    assert seen.shape == features.shape
-    assert np.abs(seen - features).max() < BOUNDS[dtype] * np.abs(features).max()
-    read = read_all(motor, ids, (100, 1, 1, 30, 7, 1))
-    assert np.abs(read - logits).max() < BOUNDS[dtype] * np.abs(logits).max()
+    holds_towers(NativeMotor(directory, dtype, threads=2), model, BOUNDS[dtype])
 
 
 def test_sequences_read_together_equal_each_alone(directory: Path) -> None:
-    motor = NativeMotor(directory, "float32", threads=2)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(10, 500, count) for count in (70, 1, 19)]
-    alone = [read_all(motor, prompt, (len(prompt),))[-1] for prompt in prompts]
-    slots = [motor.open(100) for _ in prompts]
-    ends = np.cumsum([len(prompt) for prompt in prompts]) - 1
-    together = motor.forward([Span(slot, ids) for slot, ids in zip(slots, prompts, strict=True)], ends)
-    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
-    more = [np.array([20 + row]) for row in range(3)]
-    together = motor.forward([Span(slot, ids) for slot, ids in zip(slots, more, strict=True)], range(3))
-    alone = [
-        read_all(motor, np.append(prompt, ids), (len(prompt) + 1,))[-1]
-        for prompt, ids in zip(prompts, more, strict=True)
-    ]
-    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
+    holds_sequences_apart(NativeMotor(directory, "float32", threads=2))
 
 
 def test_a_slot_that_is_set_back_forgets_what_came_later(directory: Path) -> None:
-    motor = NativeMotor(directory, "float32", threads=1)
-    slot = motor.open(64)
-    motor.forward([Span(slot, np.arange(10, 30))], [])
-    first = motor.forward([Span(slot, np.array([5]))], [0])
-    slot.length = 20
-    motor.forward([Span(slot, np.array([77, 78]))], [])
-    slot.length = 20
-    assert (motor.forward([Span(slot, np.array([5]))], [0]) == first).all()
-    with pytest.raises(InputError, match="slot of 64"):
-        motor.forward([Span(slot, np.arange(44))], [0])
+    forgets_what_was_set_back(NativeMotor(directory, "float32", threads=1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tokens", [1, 20, 63, 64, 101])
 def test_a_copied_prefix_goes_on_as_the_original(directory: Path, dtype: str, tokens: int) -> None:
-    motor = NativeMotor(directory, dtype, threads=1)
-    source, target = motor.open(110), motor.open(300)
-    ids = np.random.default_rng(0).integers(10, 500, 110)
-    motor.forward([Span(source, ids[:101])], [])
-    motor.copy_prefix(source, target, tokens)
-    source.length = tokens
-    expected = motor.forward([Span(source, ids[tokens : tokens + 3])], [2])
-    assert (motor.forward([Span(target, ids[tokens : tokens + 3])], [2]) == expected).all()
-    with pytest.raises(InputError, match="can't be copied"):
-        motor.copy_prefix(source, target, 1)
-    with pytest.raises(InputError, match="can't be copied"):
-        motor.copy_prefix(source, motor.open(300), source.length + 1)
+    copies_a_prefix(NativeMotor(directory, dtype, threads=1), tokens)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
@@ -300,14 +236,14 @@ def test_a_checkpoint_that_does_not_fit_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_without_built_kernels_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native_library.library.cache_clear()
-    monkeypatch.setattr(native_library, "LIBRARY", tmp_path / "none.so")
+    bindings.library.cache_clear()
+    monkeypatch.setattr(bindings, "LIBRARY", tmp_path / "none.so")
     with pytest.raises(ConfigError, match="no C compiler.*runtime='torch'"):
-        native_library.library()
+        bindings.library()
     (tmp_path / "none.so").write_bytes(b"not a library")
     with pytest.raises(ConfigError, match="can't be loaded.*runtime='torch'"):
-        native_library.library()
-    native_library.library.cache_clear()
+        bindings.library()
+    bindings.library.cache_clear()
 
 
 def test_a_build_without_a_compiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from smolvlm.cli import main
 from smolvlm.errors import ConfigError, InputError
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.vlm import VLM, load
+from tests.motors import question
 from tests.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kernels were not built: no C compiler")
@@ -27,20 +28,10 @@ def both() -> tuple[VLM, VLM]:
     return load(runtime="native"), load(dtype="float32")
 
 
-def question(skill: str, index: int) -> dict[str, object]:
-    scene = scenes.draw(skill, 5, index, "test")
-    asked: dict[str, object] = {"question": scene.turns[0].question, "max_new_tokens": 40, "detail": scene.detail}
-    if scene.clip:
-        asked["videos"] = [list(scene.clip.frames)]
-    elif scene.pictures:
-        asked["images"] = list(scene.pictures)
-    return asked
-
-
 @pytest.mark.parametrize("skill", scenes.SKILLS)
 def test_nano_answers_the_same_on_both_runtimes(both: tuple[VLM, VLM], skill: str) -> None:
     ours, theirs = both
-    requests = [question(skill, index) for index in range(3)]
+    requests = [question(skill, index, 40) for index in range(3)]
     expected = [answer.token_ids for answer in theirs.ask_batch(requests)]
     assert [answer.token_ids for answer in ours.ask_batch(requests)] == expected
     assert [ours.ask(**request).token_ids for request in requests] == expected
@@ -51,7 +42,7 @@ def test_nano_answers_the_same_on_both_runtimes(both: tuple[VLM, VLM], skill: st
 def test_guessing_what_repeats_changes_no_answer(both: tuple[VLM, VLM]) -> None:
     guessing = load(runtime="native", lookup_tokens=8)
     for skill in ("scene", "text", "read"):
-        assert guessing.ask(**question(skill, 1)).token_ids == both[0].ask(**question(skill, 1)).token_ids
+        assert guessing.ask(**question(skill, 1, 40)).token_ids == both[0].ask(**question(skill, 1, 40)).token_ids
 
 
 def test_decisions_are_the_same_on_both_runtimes(both: tuple[VLM, VLM]) -> None:
@@ -75,7 +66,7 @@ def test_features_are_reused_and_those_of_other_weights_refused(both: tuple[VLM,
 
 def test_threads_share_the_engine_and_get_their_own_answers(both: tuple[VLM, VLM]) -> None:
     ours = both[0]
-    requests = [question(skill, index) for skill in ("scene", "text") for index in range(3)]
+    requests = [question(skill, index, 40) for skill in ("scene", "text") for index in range(3)]
     expected = [ours.ask(**request).text for request in requests]
     found: dict[int, str] = {}
 
@@ -92,21 +83,21 @@ def test_threads_share_the_engine_and_get_their_own_answers(both: tuple[VLM, VLM
 
 def test_a_stream_that_is_closed_leaves_the_engine(both: tuple[VLM, VLM]) -> None:
     ours = both[0]
-    stream = ours.stream(**question("scene", 1))
+    stream = ours.stream(**question("scene", 1, 40))
     next(stream)
     engine = ours._driver._engine
     assert engine.busy
     stream.close()
     assert not engine.busy
-    assert ours.ask(**question("scene", 1)).text
+    assert ours.ask(**question("scene", 1, 40)).text
 
 
 def test_a_forgotten_stream_collected_during_a_step_holds_no_one_up(
     both: tuple[VLM, VLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = both[0]
-    expected = ours.ask(**question("scene", 2)).text
-    forgotten = [ours.stream(**question("scene", 1))]
+    expected = ours.ask(**question("scene", 2, 40)).text
+    forgotten = [ours.stream(**question("scene", 1, 40))]
     next(forgotten[0])
     forgotten.append(forgotten)  # a cycle: only the garbage collector finds it
     engine = ours._driver._engine
@@ -119,7 +110,7 @@ def test_a_forgotten_stream_collected_during_a_step_holds_no_one_up(
     monkeypatch.setattr(engine, "step", collecting)
     del forgotten
     found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(ours.ask(**question("scene", 2)).text), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(ours.ask(**question("scene", 2, 40)).text), daemon=True)
     thread.start()
     thread.join(timeout=60)
     assert found == [expected] and not engine.busy

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from smolvlm import scenes
 from smolvlm.cli import main
 from smolvlm.errors import CheckpointError, ConfigError, InputError, MissingDependencyError
 from smolvlm.export import export_onnx
@@ -22,7 +21,16 @@ from smolvlm.runtimes.motor import Span
 from smolvlm.runtimes.onnx import DTYPES, OnnxMotor
 from smolvlm.types import SamplingParams
 from smolvlm.vlm import VLM, load
-from tests.test_native import odd_config, write
+from tests.motors import (
+    copies_a_prefix,
+    forgets_what_was_set_back,
+    holds_sequences_apart,
+    holds_towers,
+    odd_config,
+    question,
+    read_all,
+    write,
+)
 from tests.tiny import tiny_checkpoint, tiny_config
 from tests.tiny_batches import request as tiny_request
 from tests.tiny_batches import tiny_model
@@ -42,47 +50,14 @@ def motor(directory: Path) -> OnnxMotor:
     return OnnxMotor(directory, "float32", threads=1)
 
 
-def read_all(motor: OnnxMotor, ids: np.ndarray, pieces: tuple[int, ...]) -> np.ndarray:
-    slot, at, logits = motor.open(len(ids)), 0, []
-    for count in pieces:
-        logits.append(motor.forward([Span(slot, ids[at : at + count])], range(count)))
-        at += count
-    assert slot.length == len(ids)
-    return np.concatenate(logits)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_towers_equal_the_pytorch_model(directory: Path, dtype: str) -> None:
     model = SmolVLMForConditionalGeneration.from_pretrained(directory)
-    rng = np.random.default_rng(0)
-    side = model.config.vision_config.image_size
-    pixels = rng.uniform(-1, 1, (3, 3, side, side)).astype(np.float32)
-    ids = rng.integers(10, 500, 140)
-    with torch.inference_mode():
-        features = model.get_image_features(torch.from_numpy(pixels)[None]).numpy()
-        logits = model(torch.from_numpy(ids)[None]).logits[0].numpy()
-    motor = OnnxMotor(directory, dtype, threads=1)
-    seen = motor.encode(pixels)
-    assert seen.shape == features.shape
-    assert np.abs(seen - features).max() < BOUNDS[dtype] * np.abs(features).max()
-    read = read_all(motor, ids, (100, 1, 1, 30, 7, 1))
-    assert np.abs(read - logits).max() < BOUNDS[dtype] * np.abs(logits).max()
+    holds_towers(OnnxMotor(directory, dtype, threads=1), model, BOUNDS[dtype])
 
 
 def test_sequences_read_together_equal_each_alone(motor: OnnxMotor) -> None:
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(10, 500, count) for count in (70, 1, 19, 1)]
-    slots = [motor.open(100) for _ in prompts]
-    ends = np.cumsum([len(prompt) for prompt in prompts]) - 1
-    together = motor.forward([Span(slot, ids) for slot, ids in zip(slots, prompts, strict=True)], ends)
-    alone = [read_all(motor, prompt, (len(prompt),))[-1] for prompt in prompts]
-    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
-    for step in range(3):  # single tokens of all slots, of which the last are never wanted
-        more = [np.array([20 + row + step]) for row in range(4)]
-        together = motor.forward([Span(slot, ids) for slot, ids in zip(slots, more, strict=True)], [0, 2])
-        prompts = [np.append(prompt, ids) for prompt, ids in zip(prompts, more, strict=True)]
-        alone = [read_all(motor, prompts[at], (len(prompts[at]),))[-1] for at in (0, 2)]
-        np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
+    holds_sequences_apart(motor)
 
 
 def test_slots_that_are_idle_keep_what_they_hold_even_when_they_are_full(tmp_path: Path) -> None:
@@ -105,30 +80,12 @@ def test_slots_that_are_idle_keep_what_they_hold_even_when_they_are_full(tmp_pat
 
 
 def test_a_slot_that_is_set_back_forgets_what_came_later(motor: OnnxMotor) -> None:
-    slot = motor.open(256)
-    motor.forward([Span(slot, np.arange(10, 30))], [])
-    first = motor.forward([Span(slot, np.array([5]))], [0])
-    slot.length = 20
-    motor.forward([Span(slot, np.array([77, 78]))], [])
-    slot.length = 20
-    assert (motor.forward([Span(slot, np.array([5]))], [0]) == first).all()
-    with pytest.raises(InputError, match="slot of 256"):
-        motor.forward([Span(slot, np.arange(236))], [0])
+    forgets_what_was_set_back(motor)
 
 
 @pytest.mark.parametrize("tokens", [1, 64, 101])
 def test_a_copied_prefix_goes_on_as_the_original(motor: OnnxMotor, tokens: int) -> None:
-    source, target = motor.open(110), motor.open(300)
-    ids = np.random.default_rng(0).integers(10, 500, 110)
-    motor.forward([Span(source, ids[:101])], [])
-    motor.copy_prefix(source, target, tokens)
-    source.length = tokens
-    expected = motor.forward([Span(source, ids[tokens : tokens + 3])], [2])
-    assert (motor.forward([Span(target, ids[tokens : tokens + 3])], [2]) == expected).all()
-    with pytest.raises(InputError, match="can't be copied"):
-        motor.copy_prefix(source, target, 1)
-    with pytest.raises(InputError, match="can't be copied"):
-        motor.copy_prefix(source, motor.open(300), source.length + 1)
+    copies_a_prefix(motor, tokens)
 
 
 def test_rows_are_used_again(motor: OnnxMotor) -> None:
@@ -185,20 +142,10 @@ def both() -> tuple[VLM, VLM]:
     return load(runtime="onnx"), load(runtime="torch", dtype="float32")
 
 
-def question(skill: str, index: int) -> dict[str, object]:
-    scene = scenes.draw(skill, 5, index, "test")
-    asked: dict[str, object] = {"question": scene.turns[0].question, "max_new_tokens": 24, "detail": scene.detail}
-    if scene.clip:
-        asked["videos"] = [list(scene.clip.frames)]
-    elif scene.pictures:
-        asked["images"] = list(scene.pictures)
-    return asked
-
-
 @pytest.mark.parametrize("skill", ["scene", "pair", "video", "text"])
 def test_nano_answers_the_same_with_pytorch(both: tuple[VLM, VLM], skill: str) -> None:
     ours, theirs = both
-    requests = [question(skill, index) for index in range(3)]
+    requests = [question(skill, index, 24) for index in range(3)]
     expected = [answer.token_ids for answer in theirs.ask_batch(requests)]
     assert [answer.token_ids for answer in ours.ask_batch(requests)] == expected
     assert ours.ask(**requests[0]).token_ids == expected[0]
@@ -207,7 +154,7 @@ def test_nano_answers_the_same_with_pytorch(both: tuple[VLM, VLM], skill: str) -
 def test_an_export_answers_as_the_checkpoint_it_was_made_from(both: tuple[VLM, VLM], export: Path) -> None:
     vlm = load(export, dtype="float32")
     assert (vlm.runtime, vlm.device, vlm.dtype) == ("onnx", "cpu", "float32")
-    asked = question("scene", 0)
+    asked = question("scene", 0, 24)
     assert vlm.ask(**asked).token_ids == both[0].ask(**asked).token_ids
     assert vlm.fingerprint() != load(export).fingerprint()
     assert load(export).dtype == "int8"  # what was written first

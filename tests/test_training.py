@@ -17,7 +17,6 @@ from smolvlm.cli import main
 from smolvlm.errors import CheckpointError, ConfigError
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.scenes import draw
-from smolvlm.training import Mixture, Recipe, Stage, read_recipe, train
 from smolvlm.training.collate import collate
 from smolvlm.training.loop import (
     backward,
@@ -28,9 +27,12 @@ from smolvlm.training.loop import (
     sample_maker,
     side_by_side_lanes,
     start_model,
+    train,
     vocabulary_directory,
 )
+from smolvlm.training.mixture import Mixture
 from smolvlm.training.probes import Probes
+from smolvlm.training.recipe import Recipe, Stage, read_recipe
 from smolvlm.training.samples import Sample, SampleMaker
 
 RECIPES = Path(__file__).parents[1] / "recipes"

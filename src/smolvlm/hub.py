@@ -7,6 +7,7 @@ huggingface_hub's; this file decides what is fetched, where progress is shown, a
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,14 @@ def resolve(
     if wants_weights and not any(directory.glob("*.safetensors")):
         raise CheckpointError(_explain_no_safetensors(name_or_path, revision, cache_dir))
     return directory
+
+
+def copy_processor_files(source: Path, target: Path) -> None:
+    """Put the small files that lie beside the weights of a checkpoint beside others; config.json is the caller's."""
+    for pattern in PROCESSOR_FILES:
+        for file in source.glob(pattern):
+            if file.name != "config.json" and not file.name.endswith(".index.json"):
+                shutil.copyfile(file, target / file.name)
 
 
 def resolve_adapter(

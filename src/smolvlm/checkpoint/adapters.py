@@ -24,7 +24,7 @@ import numpy as np
 from ..config import SmolVLMConfig
 from ..errors import CheckpointError
 from .lora import TOWERS, LoraConfig, Shape, Targets, find_targets
-from .quantised import STORED, dequantise, logical_shape
+from .quantised import logical_shape, read_values
 from .safetensors import TensorEntry, map_tensor, read_floats, read_header
 from .shapes import EMBEDDINGS, HEAD, expected_shapes, require_shapes
 
@@ -162,12 +162,9 @@ def _low_rank(found: Mapping[str, TensorEntry], module: str, scaling: float) -> 
 
 def _merged(low_rank: LowRank, base: TensorEntry, scale: TensorEntry | None) -> np.ndarray:
     """(outputs, inputs) float32."""
-    if scale is not None and base.dtype in STORED:
-        weight = dequantise(map_tensor(base), map_tensor(scale))
-    else:
-        weight = read_floats(base)
     magnitude = None if low_rank.magnitude is None else read_floats(low_rank.magnitude)
-    return merge(weight, read_floats(low_rank.a), read_floats(low_rank.b), low_rank.scaling, magnitude)
+    a, b = read_floats(low_rank.a), read_floats(low_rank.b)
+    return merge(read_values(base, scale), a, b, low_rank.scaling, magnitude)
 
 
 def _explain_no_weights(directory: Path) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 from ..errors import CheckpointError
-from .safetensors import TensorEntry
+from .safetensors import TensorEntry, map_tensor, read_floats, widen
 
 METHOD, GROUP = "smolvlm", 32
 MODES = ("int8", "int4")
@@ -68,6 +68,14 @@ def split_scales(
     return tensors, scales
 
 
+def read_values(entry: TensorEntry, scale: TensorEntry | None) -> np.ndarray:
+    """A tensor as float32, of floats or quantised. scale: of a quantised one."""
+    if entry.dtype not in STORED:
+        return read_floats(entry)
+    assert scale is not None, f"split_scales lets no {entry.dtype} pass without a scale"
+    return dequantise(map_tensor(entry), map_tensor(scale))
+
+
 def dequantise(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """(outputs, inputs) float32. values, scale: as they lie in the file."""
     if values.dtype == np.int8:
@@ -75,5 +83,5 @@ def dequantise(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     outputs = len(values)
     halves = values.reshape(outputs, -1, GROUP // 2)  # (outputs, groups, 16)
     whole = np.concatenate([halves & 15, halves >> 4], axis=2).astype(np.float32) - 8  # (outputs, groups, 32)
-    factor = (scale.astype(np.uint32) << 16).view(np.float32)[:, :, None]
+    factor = widen(scale)[:, :, None]
     return (whole * factor).reshape(outputs, -1)

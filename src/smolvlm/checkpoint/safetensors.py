@@ -90,10 +90,22 @@ def map_tensor(entry: TensorEntry, mapped: np.ndarray | None = None) -> np.ndarr
 
 def read_floats(entry: TensorEntry) -> np.ndarray:
     """A tensor of floats as float32."""
-    values = map_tensor(entry)
-    if entry.dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)
+    return as_floats(map_tensor(entry), entry.dtype)
+
+
+def as_floats(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 of values as they lie in a file. dtype: the format's name of their type."""
+    return widen(values) if dtype == "BF16" else values.astype(np.float32, copy=False)
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32. bits: uint16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def narrow(values: np.ndarray) -> np.ndarray:
+    """float32 as the bits of bfloat16, uint16; what doesn't fit is cut off."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def map_file(file: Path) -> np.ndarray:

@@ -40,8 +40,7 @@ def add_model_options(parser: Parser) -> None:
         "default: the bundled nano, which knows drawn material only",
     )
     group.add_argument("--adapter", metavar="NAME", help="directory or hub id of a LoRA or DoRA adapter of this model")
-    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of the model on the hub")
-    group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
+    add_hub_options(group)
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, mps; default: the best that is here")
     group.add_argument(
         "--dtype",
@@ -55,6 +54,12 @@ def add_model_options(parser: Parser) -> None:
         help="native: the CPU kernels; torch: any device; onnx: ONNX Runtime; auto (default): native where it can run "
         "the model, onnx for an export",
     )
+
+
+def add_hub_options(group: argparse._ActionsContainer) -> None:
+    """Where a model comes from, and --quiet."""
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of the model on the hub")
+    group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
     group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
 
 

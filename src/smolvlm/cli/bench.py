@@ -99,7 +99,7 @@ def measure_all(options: argparse.Namespace, pictures: list[Path], folder: Path)
         alone = answer_alone(options, vlm, pictures[0], detail, new_tokens)
     with waiting("Measuring each step ...", options):
         speed = measure(vlm, pictures, detail=detail, context=options.context, new_tokens=new_tokens)  # type: ignore[arg-type]
-    work = work_of(vlm._driver.motor, stored_tensors(directory, vlm.config), speed.context)
+    work = work_of(vlm, stored_tensors(directory, vlm.config), speed.context)
     with waiting("Measuring the machine ...", options):
         known = {} if work is None else {name: limits.multiply_rate(name) for name in limits.FORMATS}
         rates = {**known, "read": limits.read_rate()} if known else {}
@@ -117,19 +117,10 @@ def answer_alone(
     options: argparse.Namespace, vlm: VLM, picture: Path, detail: str, new_tokens: int
 ) -> dict[str, float | int]:
     """Seconds from the start of a process to its finished answer, and the most memory that it held."""
-    words = [
-        "ask",
-        str(picture),
-        "-q",
-        "What is it?",
-        "--detail",
-        detail,
-        "--max-new-tokens",
-        str(new_tokens),
-        "--quiet",
-    ]
-    words += ["--model", options.model, "--runtime", vlm.runtime, "--dtype", vlm.dtype, "--offline"]
+    words = ["ask", str(picture), "-q", "What is it?", "--detail", detail, "--max-new-tokens", str(new_tokens)]
+    words += ["--quiet", "--model", options.model, "--runtime", vlm.runtime, "--dtype", vlm.dtype, "--offline"]
     words += ["--revision", options.revision] if options.revision else []
+    words += ["--adapter", options.adapter] if options.adapter else []
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *words, "--device", vlm.device], capture_output=True, text=True, errors="replace"
@@ -217,7 +208,7 @@ def _shares(speed: Speed, work: Work | None, rates: dict[str, float]) -> dict[st
 
 
 def _kernels() -> str:
-    from ..runtimes.library import kernels_name
+    from ..runtimes.bindings import kernels_name
 
     try:
         return f"kernels for {kernels_name()}"

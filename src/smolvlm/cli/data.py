@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, UsageError, add_media_options, look_options, whole_number
-from .terminal import is_watched, quieten
+from .arguments import Parser, UsageError, add_hub_options, add_media_options, look_options, whole_number
+from .terminal import progress_bar, quieten
 
 if TYPE_CHECKING:
     from ..training.data import DataSet, Encoder
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 SAMPLES = {"inspect": 500, "preview": 24}  # looked at when no number is given
 BAR = 40  # characters
-LISTED = 20  # skipped samples that are named
 
 
 def add_arguments(parser: Parser) -> None:
@@ -49,9 +46,7 @@ def add_arguments(parser: Parser) -> None:
     add_media_options(parser)
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME", help="whose tokens and tiles: directory or hub id; default: nano")
-    group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
-    group.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
-    group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
+    add_hub_options(group)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,7 +85,7 @@ def _inspect(options: argparse.Namespace, sets: list[DataSet], encoder: Encoder)
 
     reports = []
     for one in sets:
-        with _counting(f"Reading {one.source.path}", options) as progress:
+        with progress_bar(f"Reading {one.source.path}", options, unit="samples") as progress:
             reports.append(inspect(one, encoder, _limit(options), progress))
     if options.json:
         print(json.dumps([_as_json(report) for report in reports], ensure_ascii=False))
@@ -98,21 +93,6 @@ def _inspect(options: argparse.Namespace, sets: list[DataSet], encoder: Encoder)
     for number, report in enumerate(reports):
         print("\n" * (number > 0) + _describe(report))
     return 0
-
-
-@contextmanager
-def _counting(what: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
-    """A function that takes (samples done, samples in all) and draws a bar, gone when the work is done."""
-    if not is_watched(options):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _as_json(report: Report) -> dict[str, object]:
@@ -159,6 +139,8 @@ def _histogram(report: Report) -> list[str]:
 
 
 def _skips(report: Report) -> list[str]:
+    from ..training.data.mixture import LISTED
+
     shrunk = [f"  {_plural(report.shrunk, 'sample')} would get fewer tiles, to fit"] if report.shrunk else []
     if not report.skipped:
         return [*shrunk, "  every sample can be used" if report.looked_at == report.rows else "  none would be skipped"]

@@ -112,7 +112,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    from ..runtimes.library import fast_dtype, kernels_name
+    from ..runtimes.bindings import fast_dtype, kernels_name
 
     try:
         name, dtype = kernels_name(), fast_dtype()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .arguments import Parser, UsageError
+from .arguments import Parser, UsageError, add_hub_options
 from .terminal import progress_bar, quieten, waiting
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def add_arguments(parser: Parser) -> None:
         help="verify: what is compared. graphs (default for exports): the graphs as transformers.js feeds them",
     )
     parser.add_argument("--json", action="store_true", help="verify: a JSON list instead of tables")
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")
-    parser.add_argument("--offline", action="store_true", help="use what is in the cache, touch no network")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_hub_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -21,7 +19,7 @@ def main(directory: str, inputs: str, dtype: str, context: int, new_tokens: int)
     import torch
     import transformers
 
-    from ..runtimes.machine import peak_memory
+    from ..runtimes.machine import peak_memory, timed
 
     model = transformers.AutoModelForImageTextToText.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
     given = np.load(inputs)
@@ -51,14 +49,10 @@ def main(directory: str, inputs: str, dtype: str, context: int, new_tokens: int)
 
 def steps(model: Any, ids: Any, count: int) -> list[float]:
     """Seconds of each of `count` new tokens behind `ids`."""
+    from ..runtimes.machine import timed
+
     past = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
     return [timed(lambda: model(input_ids=ids[:, :1], past_key_values=past, use_cache=True)) for _ in range(count)]
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

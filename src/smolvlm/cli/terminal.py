@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..vlm import VLM
@@ -34,15 +34,18 @@ def waiting(what: str, options: argparse.Namespace) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(what: str, options: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
-    """A function that takes (bytes done, bytes in all) and draws a bar, gone when the work is done; None unwatched."""
+def progress_bar(
+    what: str, options: argparse.Namespace, *, unit: Literal["bytes", "samples"] = "bytes"
+) -> Iterator[Callable[[int, int], None] | None]:
+    """A function that takes (units done, units in all) and draws a bar, gone when the work is done; None unwatched."""
     if not is_watched(options):
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -16,7 +16,7 @@ from .arguments import Parser, number
 from .terminal import is_watched
 
 if TYPE_CHECKING:
-    from ..training import Progress
+    from ..training.loop import Progress
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,7 +30,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..training import read_recipe, train
+    from ..training.loop import train
+    from ..training.recipe import read_recipe
 
     recipe = read_recipe(options.recipe)
     bar = _Bar(recipe.name, recipe.steps) if is_watched(options) else None

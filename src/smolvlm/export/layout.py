@@ -5,7 +5,6 @@ Source: transformers.js 4.3; which file it reads for what is in docs/export.md.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def export_onnx(
     for number, dtype in enumerate(dtypes):
         report = None if progress is None else _part(progress, number, len(dtypes))
         chunks |= write_graphs(source, target / SUBFOLDER, dtype, progress=report)
-    _copy_small_files(source, target)
+    hub.copy_processor_files(source, target)
     _write_processor(target, processor)
     config = SmolVLMConfig.from_file(source / "config.json").to_dict()
     config.pop("quantization_config", None)  # of the source's files
@@ -61,13 +60,6 @@ def export_onnx(
 
 def _part(progress: Callable[[int, int], None], number: int, count: int) -> Callable[[int, int], None]:
     return lambda done, total: progress(number * total + done, count * total)
-
-
-def _copy_small_files(source: Path, target: Path) -> None:
-    for pattern in hub.PROCESSOR_FILES:
-        for file in source.glob(pattern):
-            if file.name != "config.json" and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, target / file.name)
 
 
 def _write_processor(target: Path, processor: SmolVLMProcessor) -> None:

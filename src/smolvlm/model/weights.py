@@ -29,7 +29,8 @@ from ..checkpoint import (
     write_json,
 )
 from ..checkpoint.adapters import apply_adapter
-from ..checkpoint.quantised import STORED, dequantise, logical_shape, quantised_mode, split_scales
+from ..checkpoint.quantised import STORED, dequantise, quantised_mode, split_scales
+from ..checkpoint.shapes import require_shapes
 from ..config import SmolVLMConfig, SmolVLMVisionConfig
 from ..errors import CheckpointError, ConfigError, InputError
 from . import cuda
@@ -228,16 +229,14 @@ def _match(module: Pretrained, entries: dict[str, TensorEntry], directory: Path)
     if _is_tied(module):
         del expected[_HEAD]
         entries = {name: entry for name, entry in entries.items() if name != _HEAD}
+    name = type(module).__name__
+    if hasattr(module, "lm_head") and entries and not any(key.startswith(("model.", "lm_head.")) for key in entries):
+        raise CheckpointError(
+            f"{directory} holds a part of the model (its first tensor is {next(iter(entries))}), without the head that "
+            f"{name} needs. Load it with SmolVLMModel or SmolVLMVisionTransformer, or take a whole checkpoint."
+        )
     found = _strip_prefix(module, expected, entries)
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    misshaped = [
-        f"{name} (file {logical_shape(name, found[name])}, model {shape})"
-        for name, shape in expected.items()
-        if name in found and logical_shape(name, found[name]) != shape
-    ]
-    if missing or unexpected or misshaped:
-        raise CheckpointError(_explain_differences(module, entries, directory, missing, unexpected, misshaped))
+    require_shapes(expected, found, directory, name)
     for name, entry in found.items():
         if entry.dtype not in FLOAT_TYPES and entry.dtype not in STORED:
             raise CheckpointError(
@@ -276,29 +275,6 @@ def _strip_prefix(
     elif _HEAD not in expected and not _is_tied(module) and any(name.startswith("model.") for name in entries):
         return {name.removeprefix("model."): entry for name, entry in entries.items() if name != _HEAD}
     return entries
-
-
-def _explain_differences(
-    module: Pretrained,
-    entries: dict[str, TensorEntry],
-    directory: Path,
-    missing: list[str],
-    unexpected: list[str],
-    misshaped: list[str],
-) -> str:
-    name = type(module).__name__
-    if hasattr(module, "lm_head") and entries and not any(key.startswith(("model.", "lm_head.")) for key in entries):
-        return (
-            f"{directory} holds a part of the model (its first tensor is {next(iter(entries))}), without the head that "
-            f"{name} needs. Load it with SmolVLMModel or SmolVLMVisionTransformer, or take a whole checkpoint."
-        )
-    lines = [f"The weights in {directory} don't fit {name}:"]
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)):
-        if names:
-            more = f", and {len(names) - 5} more" if len(names) > 5 else ""
-            lines.append(f"  {len(names)} {kind}: {', '.join(names[:5])}{more}")
-    lines.append("Is config.json of the same model as the weights, and are all files complete?")
-    return "\n".join(lines)
 
 
 def _assign(

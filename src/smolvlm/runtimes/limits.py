@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..checkpoint.safetensors import narrow
 from ..errors import ConfigError
-from .library import BF16, F32, INT8, PANEL, LinearStruct, Pool, library
-from .machine import usable_cores
+from .bindings import BF16, F32, INT8, PANEL, LinearStruct, Pool, library
+from .machine import timed, usable_cores
 
 ROWS, INPUTS, OUTPUTS = 1024, 2048, 8192  # of a product: larger than any of the family, so little else is measured
 READ_BYTES, READ_PART = 512 * 2**20, 4 * 2**20  # far more than caches hold; small parts, so that no core is waited for
@@ -54,7 +54,7 @@ def _native_product(dtype: str) -> Callable[[], object]:
         panels = random.integers(0, 256, INPUTS * OUTPUTS, np.uint8)
     else:
         values = random.standard_normal(INPUTS * OUTPUTS, np.float32)
-        panels = values if form == F32 else (values.view(np.uint32) >> 16).astype(np.uint16)
+        panels = values if form == F32 else narrow(values)
     assert OUTPUTS % PANEL == 0 and panels.itemsize == item, "whole panels: random ones need no packing"
     scale = np.ones(OUTPUTS, np.float32)
     weights = LinearStruct(panels.ctypes.data, scale.ctypes.data, None, INPUTS, OUTPUTS, form, int(form == INT8))
@@ -81,9 +81,4 @@ def _torch_product(dtype: str) -> Callable[[], object]:
 def _best(work: Callable[[], object]) -> float:
     """Seconds of the quickest of some runs, after one that warms up: others on the machine only ever take time."""
     work()
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timed(work) for _ in range(RUNS))

@@ -1,10 +1,12 @@
-"""What this machine offers to this process: cores, memory, perhaps a GPU."""
+"""What this machine offers to this process: cores, memory, time, perhaps a GPU."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Files of Linux that hold the limit and the use of a container, in bytes: version 2 of control groups, then version 1.
@@ -13,6 +15,13 @@ CONTAINER = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 WHEN_UNKNOWN = 4 * 2**30
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The seconds that work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def usable_cores() -> int:

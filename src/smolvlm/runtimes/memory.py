@@ -14,7 +14,7 @@ from ..checkpoint import TensorEntry
 from ..checkpoint.quantised import logical_shape
 from ..checkpoint.shapes import EMBEDDINGS, HEAD
 from ..config import SmolVLMConfig
-from .library import BF16, F32, GROUP, INT4, INT8, PANEL, SOURCES
+from .bindings import BF16, F32, GROUP, INT4, INT8, PANEL, SOURCES
 from .native import MODES, QUANTISED, packed_format
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -56,7 +56,8 @@ def weight_bytes(
     kept = [math.prod(logical_shape(name, entry)) * ITEM_BYTES[dtype] for name, entry in entries.items()]
     casts = any(STORED_AS.get(entry.dtype) != dtype for entry in entries.values())
     if not casts:  # rows of the table of embeddings come into memory when they are used
-        kept = [size for name, size in zip(entries, kept, strict=True) if name != EMBEDDINGS or _is_tied(config)]
+        tied = config.tie_word_embeddings
+        kept = [size for name, size in zip(entries, kept, strict=True) if name != EMBEDDINGS or tied]
     return sum(kept), max(entry.num_bytes for entry in entries.values()) if casts else 0
 
 
@@ -99,7 +100,7 @@ def native_slot(config: SmolVLMConfig, dtype: str, tokens: int) -> int:
 
 def _native_weights(config: SmolVLMConfig, entries: Mapping[str, TensorEntry], dtype: str) -> tuple[int, int]:
     mode, kept, most = MODES[dtype], 0, 0
-    head = EMBEDDINGS if _is_tied(config) else HEAD
+    head = EMBEDDINGS if config.tie_word_embeddings else HEAD
     for name, entry in entries.items():
         shape = logical_shape(name, entry)
         if name == EMBEDDINGS and head == HEAD:
@@ -143,7 +144,3 @@ def _native_scratch(config: SmolVLMConfig, dtype: str, tokens: int) -> tuple[int
 
 def _up(count: int) -> int:
     return -(-count // PANEL) * PANEL
-
-
-def _is_tied(config: SmolVLMConfig) -> bool:
-    return config.tie_word_embeddings

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import SmolVLMConfig
+from ..errors import InputError
+from .machine import available_memory
 
 
 @dataclass(eq=False)
@@ -30,6 +32,46 @@ class Span:
     slot: Slot
     ids: np.ndarray
     pictures: Any = None
+
+
+def require_tiles(pixel_values: np.ndarray, config: SmolVLMConfig) -> None:
+    """Raise InputError for anything but (tiles, 3, side, side)."""
+    side = config.vision_config.image_size
+    if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+        raise InputError(f"pixel_values has the shape {pixel_values.shape}; it must be (tiles, 3, {side}, {side}).")
+
+
+def require_room(spans: Sequence[Span]) -> None:
+    """Raise InputError when the slot of a span has no room for it."""
+    for span in spans:
+        if span.slot.length + len(span.ids) > span.slot.capacity:
+            raise InputError(
+                f"{span.slot.length} + {len(span.ids)} tokens don't fit into a slot of {span.slot.capacity}."
+            )
+
+
+def require_prefix(source: Slot, target: Slot, tokens: int) -> None:
+    """Raise InputError when the first tokens of a slot can't be put into another, which must be empty."""
+    if tokens > min(source.length, target.capacity) or target.length:
+        raise InputError(
+            f"{tokens} tokens of a slot with {source.length} can't be copied into one of {target.capacity} with "
+            f"{target.length}."
+        )
+
+
+class ArrayFeatures:
+    """Features that are numpy arrays in the machine's memory: that part of a motor on the CPU."""
+
+    device = "cpu"
+
+    def join(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(features)
+
+    def content(self, pictures: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(pictures).view(np.uint8)
+
+    def available_memory(self) -> int:
+        return available_memory()
 
 
 class Motor(Protocol):

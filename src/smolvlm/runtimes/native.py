@@ -7,7 +7,7 @@ for; the embedding table stays in the file, of which only the rows that are used
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import TensorEntry, map_tensor, read_index
-from ..checkpoint.adapters import apply_adapter
-from ..checkpoint.quantised import dequantise, quantised_mode, split_scales
-from ..checkpoint.shapes import EMBEDDINGS, HEAD, expected_shapes, require_shapes
+from ..checkpoint import map_tensor
+from ..checkpoint.contents import Contents
+from ..checkpoint.safetensors import as_floats
+from ..checkpoint.shapes import EMBEDDINGS, HEAD
 from ..config import SmolVLMConfig
-from ..errors import ConfigError, InputError
-from .library import (
+from ..errors import ConfigError
+from .bindings import (
     BF16,
     F32,
     GROUP,
@@ -38,8 +38,8 @@ from .library import (
     VisionStruct,
     library,
 )
-from .machine import available_memory, usable_cores
-from .motor import Slot, Span
+from .machine import usable_cores
+from .motor import ArrayFeatures, Slot, Span, require_prefix, require_room, require_tiles
 
 Progress = Callable[[int, int], None]
 SAMPLED = 64  # values of each array that go into a fingerprint
@@ -70,7 +70,7 @@ MODES = {
 }
 
 
-class NativeMotor:
+class NativeMotor(ArrayFeatures):
     """Encodes tiles and reads tokens. One thread at a time may use it; it uses all cores itself.
 
     dtype: a name in MODES. threads: the processor's cores by default. adapter: a directory, merged before packing.
@@ -78,7 +78,6 @@ class NativeMotor:
     """
 
     name = "native"
-    device = "cpu"
 
     def __init__(
         self,
@@ -100,19 +99,9 @@ class NativeMotor:
         self._library.sm_choose(None)
         self._pool = Pool(threads or usable_cores())
         self._kept: list[Any] = []  # memory that the kernels point to
-        entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
-        if self.config.tie_word_embeddings:
-            entries.pop(HEAD, None)
-        quantised_mode(self.config, directory)  # refuses what can't be read
-        entries, scales = split_scales(entries)
-        require_shapes(expected_shapes(self.config), entries, directory, "SmolVLMForConditionalGeneration")
-        if adapter is not None:
-            entries = apply_adapter(adapter, self.config, entries, scales)
-        packing = _Packing(self, entries, scales, progress)
+        packing = _Packing(self, Contents(directory, self.config, adapter), progress)
         self._vision = packing.vision(MODES[dtype])
-        self._seeing = [
-            array for array in self._kept if isinstance(array, np.ndarray)
-        ]  # what the vision tower is made of
+        self._seeing = [array for array in self._kept if isinstance(array, np.ndarray)]  # of the vision tower
         self._text = packing.text(MODES[dtype])
         self._embeddings, self._embedding_source = packing.embeddings()
 
@@ -125,9 +114,7 @@ class NativeMotor:
 
     def encode(self, pixel_values: np.ndarray) -> np.ndarray:
         """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
-        side = self.config.vision_config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise InputError(f"pixel_values has the shape {pixel_values.shape}; it must be (tiles, 3, {side}, {side}).")
+        require_tiles(pixel_values, self.config)
         pixels = np.ascontiguousarray(pixel_values, np.float32)
         hidden = self.config.text_config.hidden_size
         features = np.empty((len(pixels), self.config.image_seq_len, hidden), np.float32)
@@ -135,15 +122,6 @@ class NativeMotor:
             self._pool.address, ctypes.byref(self._vision), len(pixels), pixels.ctypes.data, features.ctypes.data
         )
         return features
-
-    def join(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(features)
-
-    def content(self, pictures: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(pictures).view(np.uint8)
-
-    def available_memory(self) -> int:
-        return available_memory()
 
     def slot_bytes(self, tokens: int) -> int:
         return self._library.sm_cache_bytes(ctypes.byref(self._text), -(-tokens // PANEL) * PANEL)
@@ -154,11 +132,7 @@ class NativeMotor:
 
     def copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
         """Put the first `tokens` tokens of one slot into another, empty one. Raises InputError when they don't fit."""
-        if tokens > min(source.length, target.capacity) or target.length:
-            raise InputError(
-                f"{tokens} tokens of a slot with {source.length} can't be copied into one of {target.capacity} with "
-                f"{target.length}."
-            )
+        require_prefix(source, target, tokens)
         self._library.sm_copy(
             ctypes.byref(self._text), source.memory.ctypes.data, source.capacity, target.memory.ctypes.data,
             target.capacity, tokens,
@@ -170,12 +144,11 @@ class NativeMotor:
 
         wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
         """
+        require_room(spans)
         x = np.concatenate([self._embed(span) for span in spans])  # (new tokens, hidden)
         described = (SpanStruct * len(spans))()
         for at, span in enumerate(spans):
             slot, count = span.slot, len(span.ids)
-            if slot.length + count > slot.capacity:
-                raise InputError(f"{slot.length} + {count} tokens don't fit into a slot of {slot.capacity}.")
             described[at] = SpanStruct(slot.memory.ctypes.data, slot.capacity, slot.length, count)
         rows = np.asarray(wanted, np.int32)
         logits = np.empty((len(rows), self.config.text_config.vocab_size), np.float32)
@@ -189,7 +162,7 @@ class NativeMotor:
 
     def _embed(self, span: Span) -> np.ndarray:
         """(tokens, hidden) float32: rows of the table, with the pictures in the places of image tokens."""
-        x = _floats(self._embeddings[span.ids], self._embedding_source)
+        x = as_floats(self._embeddings[span.ids], self._embedding_source)
         if span.pictures is not None:
             x[span.ids == self.config.image_token_id] = span.pictures
         return x
@@ -198,17 +171,10 @@ class NativeMotor:
 class _Packing:
     """A checkpoint's tensors, one by one, into the kernels' structures."""
 
-    def __init__(
-        self,
-        motor: NativeMotor,
-        entries: Mapping[str, TensorEntry],
-        scales: Mapping[str, TensorEntry],
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, motor: NativeMotor, contents: Contents, progress: Progress | None) -> None:
         self._motor = motor
-        self._entries = entries
-        self._scales = scales
-        self._total = sum(entry.num_bytes for entry in entries.values())
+        self._contents, self._entries = contents, contents.tensors
+        self._total = contents.num_bytes
         self._done = 0
         self._progress = progress
 
@@ -275,10 +241,10 @@ class _Packing:
         inputs = weights[0].shape[1] * (2 if source == "U8" else 1)
         form = packed_format(form, inputs, int8_inputs)
         if sources or source not in SOURCES or QUANTISED.get(source, form) != form:
-            weights, source = [self._as_floats(f"{name}.weight").reshape(-1, inputs) for name in names], "F32"
+            weights, source = [self._contents.floats(f"{name}.weight").reshape(-1, inputs) for name in names], "F32"
         rows, scales = [_rows(weight) for weight in weights], None
         if source in QUANTISED:
-            given = [map_tensor(self._scales[f"{name}.weight"]) for name in names]
+            given = [map_tensor(self._contents.scales[f"{name}.weight"]) for name in names]
             scales = arrange([_rows(scale) for scale in given], interleaved)
         addresses = arrange(rows, interleaved)
         panels = len(addresses) // PANEL
@@ -300,21 +266,13 @@ class _Packing:
             packed, scale, bias, inputs, sum(map(len, weights)), form, int(int8_inputs and form == INT8)
         )
 
-    def _as_floats(self, name: str) -> np.ndarray:
-        if self._entries[name].dtype in QUANTISED:
-            return dequantise(map_tensor(self._entries[name]), map_tensor(self._scales[name]))
-        return self._values(name)
-
-    def _values(self, name: str) -> np.ndarray:
-        return _floats(map_tensor(self._entries[name]), self._entries[name].dtype)
-
     def _bias(self, names: Sequence[str]) -> int:
-        values = [self._values(f"{name}.bias") for name in names]
+        values = [self._contents.floats(f"{name}.bias") for name in names]
         return self._keep_array(_padded(np.concatenate(values), PANEL))
 
     def _vector(self, name: str) -> int:
         self._done += self._entries[name].num_bytes
-        return self._keep_array(self._values(name))
+        return self._keep_array(np.array(self._contents.floats(name)))  # a copy, so that no file stays open for it
 
     def _keep_array(self, array: np.ndarray) -> int:
         self._motor._kept.append(array)
@@ -366,13 +324,6 @@ def _rows(values: np.ndarray) -> np.ndarray:
     """Where each row lies, (outputs,) uint64."""
     assert values.flags.c_contiguous, "rows are read from where they lie"
     return values.ctypes.data + np.arange(len(values), dtype=np.uint64) * np.uint64(values.strides[0])
-
-
-def _floats(values: np.ndarray, source: str) -> np.ndarray:
-    """float32 of a checkpoint's values; bfloat16 comes as bits."""
-    if source == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
 
 
 def _padded(values: np.ndarray, multiple: int) -> np.ndarray:

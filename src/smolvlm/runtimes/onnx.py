@@ -19,20 +19,18 @@ import numpy as np
 
 from ..checkpoint.quantised import quantised_mode
 from ..config import SmolVLMConfig
-from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError
+from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from .graphs import CURE, DECODER, EMBEDDINGS, FORMS, OWN, SUBFOLDER, VISION, write_graphs
-from .machine import available_memory, usable_cores
-from .motor import Slot, Span
+from .machine import usable_cores
+from .memory import CPU_PATCHES_AT_ONCE, FIRST_ROWS, slab_row, slab_size
+from .motor import ArrayFeatures, Slot, Span, require_prefix, require_room, require_tiles
 
 DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8", "int4": "q4", "int4-float16": "q4f16"}
 SETTINGS = "transformers.js_config"  # in an export's config.json
 SAMPLED = 4096  # bytes of the file of vision weights that go into a fingerprint
-PATCHES_AT_ONCE = 1024  # more leave the processor's cache
-SMALLEST_SLOT = 256  # tokens; larger slots are powers of two, so that requests of like lengths share a slab
-FIRST_ROWS = 2
 
 
-class OnnxMotor:
+class OnnxMotor(ArrayFeatures):
     """See runtimes.motor.Motor. Features are float32 arrays.
 
     dtype: a name in DTYPES; None takes an export's first, and float32 of a checkpoint. threads: the processor's cores
@@ -42,7 +40,6 @@ class OnnxMotor:
     """
 
     name = "onnx"
-    device = "cpu"
 
     def __init__(
         self,
@@ -73,44 +70,27 @@ class OnnxMotor:
 
     def encode(self, pixel_values: np.ndarray) -> np.ndarray:
         """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
-        side = self.config.vision_config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise InputError(f"pixel_values has the shape {pixel_values.shape}; it must be (tiles, 3, {side}, {side}).")
+        require_tiles(pixel_values, self.config)
         pixels = np.asarray(pixel_values, np.float32)
-        at_once = max(1, PATCHES_AT_ONCE // self.config.vision_config.patches_per_side**2)
+        at_once = max(1, CPU_PATCHES_AT_ONCE // self.config.vision_config.patches_per_side**2)
         starts = range(0, len(pixels), at_once)
         return np.concatenate(
             [self._vision.run(None, {"pixel_values": pixels[start : start + at_once]})[0] for start in starts]
         )
 
-    def join(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(features)
-
-    def content(self, pictures: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(pictures).view(np.uint8)
-
-    def available_memory(self) -> int:
-        return available_memory()
-
     def slot_bytes(self, tokens: int) -> int:
-        text = self.config.text_config
-        each = len(self._caches) * text.kv_heads * text.head_size * self._number.itemsize
-        return (_size(tokens) + 1) * each
+        return slab_row(self.config, self._number.itemsize, tokens)
 
     def open(self, tokens: int) -> Slot:
         """Room for a sequence of up to `tokens` tokens, empty. Memory is taken as it is filled."""
-        size, text = _size(tokens), self.config.text_config
+        size, text = slab_size(tokens), self.config.text_config
         if size not in self._slabs:
             self._slabs[size] = _Slab(len(self._caches), (text.kv_heads, size + 1, text.head_size), self._number)
         return self._slabs[size].open(size)
 
     def copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
         """Put the first `tokens` tokens of one slot into another, empty one. Raises InputError when they don't fit."""
-        if tokens > min(source.length, target.capacity) or target.length:
-            raise InputError(
-                f"{tokens} tokens of a slot with {source.length} can't be copied into one of {target.capacity} with "
-                f"{target.length}."
-            )
+        require_prefix(source, target, tokens)
         for own, other in zip(target.memory.slab.arrays, source.memory.slab.arrays, strict=True):
             own[target.memory.row, :, :tokens] = other[source.memory.row, :, :tokens]
         target.length = tokens
@@ -120,11 +100,7 @@ class OnnxMotor:
 
         wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
         """
-        for span in spans:
-            if span.slot.length + len(span.ids) > span.slot.capacity:
-                raise InputError(
-                    f"{span.slot.length} + {len(span.ids)} tokens don't fit into a slot of {span.slot.capacity}."
-                )
+        require_room(spans)
         starts = np.cumsum([0, *(len(span.ids) for span in spans)])
         places = np.asarray(wanted, np.int64)
         logits = np.empty((len(places), self.config.text_config.vocab_size), np.float32)
@@ -221,10 +197,6 @@ def _runs(spans: Sequence[Span]) -> list[list[int]]:
         if len(span.ids) == 1:
             together.setdefault(span.slot.memory.slab, []).append(number)
     return [*alone, *together.values()]
-
-
-def _size(tokens: int) -> int:
-    return max(SMALLEST_SLOT, 1 << (tokens - 1).bit_length())
 
 
 # ---- files ----

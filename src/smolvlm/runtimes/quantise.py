@@ -5,7 +5,6 @@ The values are those that the native runtime makes when it loads a plain checkpo
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..checkpoint import OutgoingTensor, TensorEntry, map_tensor, read_index, re
 from ..checkpoint.quantised import GROUP, METHOD, MODES, SCALE, STORED
 from ..checkpoint.shapes import HEAD
 from ..errors import CheckpointError, ConfigError, InputError
-from .library import INT4, INT8, SOURCES, Pool, library
+from .bindings import INT4, INT8, SOURCES, Pool, library
 from .machine import usable_cores
 
 LAYERS = "model.text_model.layers."
@@ -62,7 +61,7 @@ def quantise(source: Path, target: Path, mode: str, *, progress: Callable[[int, 
         outgoing[name] = OutgoingTensor(values, (outputs, width), partial(read, entry, 0))
         outgoing[name + SCALE] = OutgoingTensor(scales, groups, partial(read, entry, 1))
     write(target, outgoing)
-    _copy_the_rest(source, target)
+    hub.copy_processor_files(source, target)
     config["quantization_config"] = {"quant_method": METHOD, "mode": mode, "group_size": GROUP}
     write_json(target / "config.json", config)
     return target
@@ -87,10 +86,3 @@ def _quantised(pool: Pool, form: int, entry: TensorEntry) -> tuple[np.ndarray, n
         scale.ctypes.data,
     )  # fmt: skip
     return values, scale
-
-
-def _copy_the_rest(source: Path, target: Path) -> None:
-    for pattern in hub.PROCESSOR_FILES:
-        for file in source.glob(pattern):
-            if file.name != "config.json" and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, target / file.name)

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..model import KVCache, SmolVLMForConditionalGeneration, cuda
 from .machine import available_memory
 from .memory import CPU_PATCHES_AT_ONCE, FIRST_ROWS, GPU_PATCHES_AT_ONCE, slab_row, slab_size
-from .motor import Slot, Span
+from .motor import Slot, Span, require_prefix, require_room
 
 SAMPLED = 64  # values of each tensor that go into a fingerprint
 
@@ -96,11 +95,7 @@ class TorchMotor:
     @torch.inference_mode()
     def copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
         """Put the first `tokens` tokens of one slot into another, empty one. Raises InputError when they don't fit."""
-        if tokens > min(source.length, target.capacity) or target.length:
-            raise InputError(
-                f"{tokens} tokens of a slot with {source.length} can't be copied into one of {target.capacity} with "
-                f"{target.length}."
-            )
+        require_prefix(source, target, tokens)
         for own, other in zip(target.memory.slab.tensors, source.memory.slab.tensors, strict=True):
             own[target.memory.row, :, :tokens] = other[source.memory.row, :, :tokens]
         target.length = tokens
@@ -111,11 +106,7 @@ class TorchMotor:
 
         wanted: places among all new tokens, counted through the spans. Raises InputError when a slot is too small.
         """
-        for span in spans:
-            if span.slot.length + len(span.ids) > span.slot.capacity:
-                raise InputError(
-                    f"{span.slot.length} + {len(span.ids)} tokens don't fit into a slot of {span.slot.capacity}."
-                )
+        require_room(spans)
         logits: list[Tensor | None] = [None] * len(spans)  # (wanted of the span, vocabulary) of each
         together: dict[_Slab, list[int]] = {}
         for number, (span, own) in enumerate(zip(spans, _wanted_of_each(spans, wanted), strict=True)):

@@ -30,7 +30,7 @@ RUNTIMES = ("auto", "torch", "native", "onnx")
 # Up to this size float32 is as fast as anything on a CPU, and exact: half precision saves no time on small matrices.
 SMALL_BYTES = 100 * 2**20
 SAVED = {"F32": "float32", "BF16": "bfloat16", "I8": "int8", "U8": "int4"}  # a checkpoint's type -> a native dtype
-MOST_RUNNING_ON_GPU = 64  # requests of one step: more rows cost a GPU next to nothing
+MOST_RUNNING_ON_GPU = 64  # requests of one step; not measured: rows share the reading of the weights
 SHARE_FOR_CACHES = 0.5  # of the memory that is free when the weights are loaded
 
 
@@ -81,12 +81,10 @@ def load(
         runtime, _ = choose_runtime(config, device=device, dtype=dtype, attn_implementation=attn_implementation)
     processor = SmolVLMProcessor.from_pretrained(directory)  # first: what it takes for a moment is free again then
     ends = _end_ids(directory, processor)
-    if runtime == "onnx":
-        motor = _onnx_motor(directory, device, dtype, attn_implementation, progress, added)
-    elif runtime == "native":
-        motor = _native_motor(directory, config, device, dtype, attn_implementation, progress, added)
-    else:
-        motor = _torch_motor(directory, config, device, dtype, attn_implementation, progress, added)
+    motor = _open_motor(
+        runtime, directory, config, device=device, dtype=dtype, attn_implementation=attn_implementation, adapter=added,
+        progress=progress,
+    )  # fmt: skip
     if cache_bytes is None:
         cache_bytes = int(SHARE_FOR_CACHES * motor.available_memory())
     limits = {"memory_bytes": cache_bytes, "most_waiting": most_waiting, "lookup_tokens": lookup_tokens}
@@ -96,45 +94,43 @@ def load(
     return VLM(driver, processor, name=name, end_ids=ends, seen_through=seeing_fingerprint(added))
 
 
-def _torch_motor(
+def _open_motor(
+    runtime: str,
     directory: Path,
     config: SmolVLMConfig,
+    *,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     attn_implementation: str | None,
-    progress: Callable[[int, int], None] | None,
     adapter: Path | None,
-) -> Motor:
-    from ..model import SmolVLMForConditionalGeneration
-    from ..runtimes.torch import TorchMotor
-
-    device = str(device or best_device())
-    wanted = _dtype_of("torch", directory, config, device, dtype)
-    if not device.startswith("cuda"):
-        require_room_for_weights(directory, config, "torch", wanted)
-    model = SmolVLMForConditionalGeneration.from_pretrained(
-        directory,
-        dtype=wanted,
-        device_map=device,
-        attn_implementation=attn_implementation,
-        adapter=adapter,
-        progress=progress,
-    )
-    return TorchMotor(model)
-
-
-def _native_motor(
-    directory: Path,
-    config: SmolVLMConfig,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
-    attn_implementation: str | None,
     progress: Callable[[int, int], None] | None,
-    adapter: Path | None,
 ) -> Motor:
+    if runtime == "torch":
+        from ..model import SmolVLMForConditionalGeneration
+        from ..runtimes.torch import TorchMotor
+
+        device = str(device or best_device())
+        wanted = _dtype_of("torch", directory, config, device, dtype)
+        if not device.startswith("cuda"):
+            require_room_for_weights(directory, config, "torch", wanted)
+        model = SmolVLMForConditionalGeneration.from_pretrained(
+            directory, dtype=wanted, device_map=device, attn_implementation=attn_implementation, adapter=adapter,
+            progress=progress,
+        )  # fmt: skip
+        return TorchMotor(model)
+    if str(device or "cpu") != "cpu":
+        raise ConfigError(
+            f"The {runtime} runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'."
+        )
+    if attn_implementation is not None:
+        raise ConfigError(f"attn_implementation is the torch runtime's: the {runtime} one has a single attention.")
+    if runtime == "onnx":
+        from ..runtimes.onnx import OnnxMotor
+
+        named = None if dtype is None or dtype == "auto" else str(dtype).removeprefix("torch.")
+        return OnnxMotor(directory, named, progress=progress, adapter=adapter)
     from ..runtimes.native import NativeMotor
 
-    _refuse_torch_arguments("native", device, attn_implementation)
     wanted = _dtype_of("native", directory, config, "cpu", dtype)
     require_room_for_weights(directory, config, "native", wanted)
     return NativeMotor(directory, wanted, progress=progress, adapter=adapter)
@@ -150,39 +146,15 @@ def _dtype_of(
     small = sum(entry.num_bytes for entry in stored.values()) <= SMALL_BYTES
     saved = [SAVED.get(entry.dtype, entry.dtype) for entry in stored.values()]
     if runtime == "native":
-        from ..runtimes import library
+        from ..runtimes import bindings
 
         if dtype == "auto":
             return saved[0]
-        return quantised_mode(config, directory) or ("float32" if small else library.fast_dtype())
+        return quantised_mode(config, directory) or ("float32" if small else bindings.fast_dtype())
     if dtype is None:
         return str(default_dtype(device, small=small)).removeprefix("torch.")
     named = config.extra.get("dtype") or config.extra.get("torch_dtype")
     return str(named) if named in ITEM_BYTES else next(name for name in saved if name in ITEM_BYTES)
-
-
-def _onnx_motor(
-    directory: Path,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
-    attn_implementation: str | None,
-    progress: Callable[[int, int], None] | None,
-    adapter: Path | None,
-) -> Motor:
-    from ..runtimes.onnx import OnnxMotor
-
-    _refuse_torch_arguments("onnx", device, attn_implementation)
-    wanted = None if dtype is None or dtype == "auto" else str(dtype).removeprefix("torch.")
-    return OnnxMotor(directory, wanted, progress=progress, adapter=adapter)
-
-
-def _refuse_torch_arguments(runtime: str, device: str | torch.device | None, attn_implementation: str | None) -> None:
-    if str(device or "cpu") != "cpu":
-        raise ConfigError(
-            f"The {runtime} runtime runs on the CPU, not on {device}: leave device out, or runtime='torch'."
-        )
-    if attn_implementation is not None:
-        raise ConfigError(f"attn_implementation is the torch runtime's: the {runtime} one has a single attention.")
 
 
 def preview(
@@ -249,7 +221,7 @@ def choose_runtime(
     attn_implementation: str | None = None,
 ) -> tuple[str, str]:
     """What runtime="auto" takes, "native" or "torch", and why. Imports torch only where there may be a GPU."""
-    from ..runtimes import library, machine
+    from ..runtimes import bindings, machine
     from ..runtimes.native import MODES, unusual_parts
 
     if attn_implementation is not None:
@@ -261,7 +233,7 @@ def choose_runtime(
     if device is None and machine.may_have_gpu() and best_device() != "cpu":
         return "torch", "there is a GPU"
     try:
-        kernels = library.kernels_name()
+        kernels = bindings.kernels_name()
     except ConfigError:
         return "torch", "the native kernels were not compiled when the package was installed"
     if kernels == "plain":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +13,8 @@ from ..checkpoint import TensorEntry
 from ..checkpoint.shapes import EMBEDDINGS, HEAD
 from ..config import SmolVLMConfig
 from ..generation.engine import TOKENS_A_STEP
-from ..runtimes.library import F32, INT8
+from ..runtimes.bindings import F32, INT8
+from ..runtimes.machine import timed
 from ..runtimes.memory import ITEM_BYTES, native_slot, weight_bytes
 from ..runtimes.motor import Motor, Slot, Span
 from ..runtimes.native import MODES
@@ -93,9 +93,9 @@ def measure(
     )  # fmt: skip
 
 
-def work_of(motor: Motor, entries: Mapping[str, TensorEntry], context: int) -> Work | None:
+def work_of(vlm: VLM, entries: Mapping[str, TensorEntry], context: int) -> Work | None:
     """What a model's steps ask for; None where nothing is known of a runtime's formats. entries: its tensors."""
-    config, dtype = motor.config, motor.dtype
+    motor, config, dtype = vlm._driver.motor, vlm.config, vlm.dtype
     if motor.device != "cpu" or motor.name not in ("native", "torch"):
         return None
     head = EMBEDDINGS if config.tie_word_embeddings else HEAD
@@ -109,13 +109,6 @@ def work_of(motor: Motor, entries: Mapping[str, TensorEntry], context: int) -> W
         vision = half
         cache = 2 * text.num_hidden_layers * text.kv_heads * text.head_size * context * ITEM_BYTES[dtype]
     return Work(_tile_operations(config), _prompt_operations(config, context), weights + cache, vision, half)
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _look(motor: Motor, pixels: np.ndarray) -> None:

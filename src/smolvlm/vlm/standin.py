@@ -17,6 +17,7 @@ from PIL import Image
 
 from .. import hub
 from ..checkpoint import OutgoingTensor, read_json, write, write_json
+from ..checkpoint.safetensors import narrow
 from ..checkpoint.shapes import HEAD, expected_shapes
 from ..config import SmolVLMConfig
 from ..processing.image import SmolVLMImageProcessor
@@ -74,12 +75,12 @@ def write_weights(directory: Path, config: SmolVLMConfig, *, never: Sequence[int
 
     never: token ids that are never likeliest: their rows of the head are zeros, where others give values above 0.
     """
-    noise = _as_bits(np.random.default_rng(seed).standard_normal(NOISE, np.float32) * np.float32(SPREAD))
+    noise = narrow(np.random.default_rng(seed).standard_normal(NOISE, np.float32) * np.float32(SPREAD))
 
     def values(name: str, shape: tuple[int, ...], number: int) -> np.ndarray:
         if len(shape) == 1:
             is_norm = "norm" in name and name.endswith(".weight")
-            return np.full(shape, _as_bits(np.ones(1, np.float32))[0] if is_norm else 0, np.uint16)
+            return np.full(shape, narrow(np.ones(1, np.float32))[0] if is_norm else 0, np.uint16)
         bits = np.resize(np.roll(noise, 7919 * number), math.prod(shape)).reshape(shape)
         if name == HEAD:
             bits[list(never)] = 0
@@ -100,11 +101,6 @@ def write_picture(file: Path, width: int = 1920, height: int = 1080, *, seed: in
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(file, quality=90)
     return file
-
-
-def _as_bits(values: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers: bfloat16."""
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def _fill_vocabulary(directory: Path, size: int) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checkpoint import map_tensor, read_index
-from ...checkpoint.adapters import apply_adapter
-from ...checkpoint.quantised import GROUP, STORED, dequantise, logical_shape, quantised_mode, split_scales
-from ...checkpoint.shapes import HEAD, expected_shapes, require_shapes
+from ...checkpoint import map_tensor
+from ...checkpoint.contents import Contents
+from ...checkpoint.quantised import GROUP, STORED, logical_shape
+from ...checkpoint.safetensors import widen
 from ...config import SmolVLMConfig
 from .graph import MICROSOFT, Graph
 
@@ -37,52 +37,40 @@ class Source:
     ) -> None:
         self._progress, self._read = progress, 0
         self.config = SmolVLMConfig.from_file(directory / "config.json")
-        entries = {name: entry for name, entry in read_index(directory).items() if not name.endswith("inv_freq")}
-        if self.config.tie_word_embeddings:
-            entries.pop(HEAD, None)
-        quantised_mode(self.config, directory)  # refuses what can't be read
-        self._entries, self._scales = split_scales(entries)
-        require_shapes(expected_shapes(self.config), self._entries, directory, "SmolVLMForConditionalGeneration")
-        if adapter is not None:
-            self._entries = apply_adapter(adapter, self.config, self._entries, self._scales)
-        self._total = sum(entry.num_bytes for entry in self._entries.values())
+        self._contents = Contents(directory, self.config, adapter)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        return name in self._contents.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return logical_shape(name, self._entries[name])
+        return logical_shape(name, self._contents.tensors[name])
 
     def floats(self, name: str) -> np.ndarray:
         """float32, of the model's shape."""
-        values, dtype = self._stored(name)
-        if dtype in STORED:
-            return dequantise(values, map_tensor(self._scales[name]))
-        if dtype == "BF16":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32, copy=False)
+        self._count(name)
+        return self._contents.floats(name)
 
     def blocks(self, name: str, bits: int) -> tuple[np.ndarray, np.ndarray]:
         """A matrix as MatMulNBits takes it: (outputs, blocks, bytes) uint8 and scales (outputs, blocks) float32."""
-        if STORED.get(self._entries[name].dtype) != f"int{bits}":
+        entry = self._contents.tensors[name]
+        if STORED.get(entry.dtype) != f"int{bits}":
             matrix = self.floats(name)
             parts = [quantise(matrix[start : start + ROWS], bits) for start in range(0, len(matrix), ROWS)]
             return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
-        values, dtype = self._stored(name)
-        if dtype == "I8":
-            scales = np.repeat(map_tensor(self._scales[name])[:, None], values.shape[1] // GROUP, axis=1)
+        self._count(name)
+        values, scale = map_tensor(entry), map_tensor(self._contents.scales[name])
+        if entry.dtype == "I8":
+            scales = np.repeat(scale[:, None], values.shape[1] // GROUP, axis=1)
             return pack(values.reshape(len(values), -1, GROUP), bits), scales
         halves = values.reshape(len(values), -1, GROUP // 2)
         numbers = np.concatenate([halves & 15, halves >> 4], axis=2).astype(np.int8) - 8
-        return pack(numbers, bits), (map_tensor(self._scales[name]).astype(np.uint32) << 16).view(np.float32)
+        return pack(numbers, bits), widen(scale)
 
-    def _stored(self, name: str) -> tuple[np.ndarray, str]:
-        """A tensor as it lies in the file, and its type there."""
-        entry = self._entries[name]
-        self._read += entry.num_bytes
+    def _count(self, name: str) -> None:
+        total = self._contents.num_bytes
+        self._read += self._contents.tensors[name].num_bytes
         if self._progress is not None:
-            self._progress(min(self._read, self._total), self._total)  # tied embeddings are read twice
-        return map_tensor(entry), entry.dtype
+            self._progress(min(self._read, total), total)  # tied embeddings are read twice
 
 
 def quantise(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

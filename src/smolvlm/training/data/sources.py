@@ -23,7 +23,7 @@ from .order import shuffled_runs
 from .roots import resolve_sample
 from .sample import Place, Row, Sample
 from .stream import PREFIX, HubTable
-from .tables import FolderTable, JsonTable, Table, TarTable, TextTable
+from .tables import FolderTable, JsonTable, Table, TarTable, TextTable, files_in
 
 READERS: dict[str, type[JsonTable] | type[TarTable] | type[TextTable]] = {
     ".json": JsonTable, ".jsonl": JsonTable, ".ndjson": JsonTable, ".tar": TarTable, ".txt": TextTable,
@@ -151,11 +151,7 @@ def _open_file(file: Path, groups: Groups) -> Table:
 
 def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     """(data files of a folder, those of other splits). Texts are no data files here: they may be captions."""
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in (*READERS, PARQUET) and file.suffix.lower() != ".txt" and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )  # fmt: skip
+    kinds = {*READERS, PARQUET} - {".txt"}
+    files = [file for file in files_in(folder) if file.suffix.lower() in kinds and file.is_file()]
     held_out = [file for file in files if any(_HELD_OUT.fullmatch(part) for part in file.relative_to(folder).parts)]
     return ([file for file in files if file not in held_out], held_out) if len(held_out) < len(files) else (files, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,8 +52,12 @@ class FreeTable:
     window = 1
     in_order = False
 
+    def __init__(self, path: Path, root: Path | None, rows: Sequence[Any] | np.ndarray) -> None:
+        """rows: where each row lies, as row() of the table wants it."""
+        self.name, self.root, self._path, self._rows = str(path), root, path, rows
+
     def __len__(self) -> int:
-        raise NotImplementedError
+        return len(self._rows)
 
     @property
     def runs(self) -> np.ndarray:
@@ -63,14 +68,10 @@ class JsonTable(FreeTable):
     """A JSON list of objects, a single object, or JSON lines: rows are found once, by byte offset (offsets.py)."""
 
     def __init__(self, path: Path) -> None:
-        self.name, self.root, self._path = str(path), path.parent, path
-        self._spans = find_rows(path)
-
-    def __len__(self) -> int:
-        return len(self._spans)
+        super().__init__(path, path.parent, find_rows(path))
 
     def row(self, index: int) -> dict[str, Any]:
-        start, end = (int(value) for value in self._spans[index])
+        start, end = (int(value) for value in self._rows[index])
         with self._path.open("rb") as file:
             file.seek(start)
             return parse_object(file.read(end - start))
@@ -84,8 +85,7 @@ class TarTable(FreeTable):
     """
 
     def __init__(self, path: Path) -> None:
-        self.name, self.root, self._path = str(path), None, path
-        self._rows: list[list[tuple[str, int, int]]] = []  # of each row: (ending, offset, bytes)
+        rows: list[list[tuple[str, int, int]]] = []  # of each row: (ending, offset, bytes)
         key = None
         try:
             with tarfile.open(path, "r:") as shard:
@@ -96,15 +96,13 @@ class TarTable(FreeTable):
                     stem, _, ending = name.partition(".")
                     if (folder, stem) != key:
                         key = (folder, stem)
-                        self._rows.append([])
-                    self._rows[-1].append((ending.lower(), member.offset_data, member.size))
+                        rows.append([])
+                    rows[-1].append((ending.lower(), member.offset_data, member.size))
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{shown(str(path))} is no plain tar file that can be read: {error}. Unpack it.") from error
-        for row in self._rows:
+        for row in rows:
             row.sort(key=lambda member: natural(member[0]))
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(path, None, rows)
 
     def row(self, index: int) -> dict[str, Any]:
         columns: dict[str, Any] = {}
@@ -134,35 +132,28 @@ class FolderTable(FreeTable):
     """Pictures and videos with captions beside them (cat.jpg, cat.txt); in a folder without any, each .txt is a row."""
 
     def __init__(self, folder: Path) -> None:
-        self.name, self.root = str(folder), folder
-        files = sorted(file for file in folder.rglob("*") if not _is_hidden(file.relative_to(folder)))
+        files = files_in(folder)
         media = [file for file in files if file.suffix.lower() in (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)]
-        self._files = media or [file for file in files if file.suffix.lower() == ".txt"]
-
-    def __len__(self) -> int:
-        return len(self._files)
+        super().__init__(folder, folder, media or [file for file in files if file.suffix.lower() == ".txt"])
 
     def row(self, index: int) -> dict[str, Any]:
-        file = self._files[index]
+        file = self._rows[index]
         if file.suffix.lower() == ".txt":
             return {"text": self._text(file)}
         beside = [file.with_suffix(suffix) for suffix in _CAPTIONS if file.with_suffix(suffix).is_file()]
         if not beside:
             raise DataError(f"{file.name} has no caption beside it: {file.stem}.txt is missing.")
-        return {"file_name": str(file.relative_to(self.root)), "text": self._text(beside[0]).strip()}
+        return {"file_name": str(file.relative_to(self._path)), "text": self._text(beside[0]).strip()}
 
     def _text(self, file: Path) -> str:
-        return _decode(inside(str(file.relative_to(self.root)), self.root).read_bytes())
+        return _decode(inside(str(file.relative_to(self._path)), self.root).read_bytes())
 
 
 class TextTable(FreeTable):
     """One text file, one row."""
 
     def __init__(self, path: Path) -> None:
-        self.name, self.root, self._path = str(path), None, path
-
-    def __len__(self) -> int:
-        return 1
+        super().__init__(path, None, [path])
 
     def row(self, index: int) -> dict[str, Any]:
         return {"text": _decode(self._path.read_bytes())}
@@ -186,5 +177,7 @@ def _decode(content: bytes) -> str:
         raise DataError(f"The text is not UTF-8: {error}. Save it again.") from error
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def files_in(folder: Path) -> list[Path]:
+    """What lies in a folder, at any depth, in the order of names; nothing hidden."""
+    found = sorted(folder.rglob("*"))
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
