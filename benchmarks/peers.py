@@ -7,7 +7,9 @@ The job: random weights of a released geometry, one 1920x1080 JPEG (13 tiles), 6
 tokens of prompt (2.2B: 1,100). Every measurement is a process of its own, the peers in turn, so that a machine whose
 speed drifts hits all of them. vision_s, first_token_s, total_s and decode_tps are of the second answer in a process,
 and nothing is remembered of the first; peak_mb is the most memory it held; cold_s is a process from its start to its
-finished answer. Prints a table of medians, then one JSON line. Linux only.
+finished answer. limit_share, of our own rows: the least seconds that looking takes at the rate at which this machine
+multiplies (just measured: the better of our kernels and torch), of those it took. Prints a table of medians, then one
+JSON line. Linux only.
 
 transformers is the one of this environment. Others have environments of their own, which install_peers.py sets up; how
 each is driven stands in peers_*.py. What they read is made once, before the first round: it isn't part of any time.
@@ -20,6 +22,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,7 +30,7 @@ from statistics import median
 from inference import make_checkpoint, run_alone, timed
 from install_peers import python_of
 
-COLUMNS = ("vision_s", "first_token_s", "total_s", "decode_tps", "peak_mb", "cold_s")
+COLUMNS = ("vision_s", "first_token_s", "total_s", "decode_tps", "peak_mb", "cold_s", "limit_share")
 HERE = Path(__file__).parent
 OWN = Path(sys.executable)
 
@@ -65,6 +68,10 @@ def _own(dtype: str, runtime: str = "native", package: str = "smolvlm") -> Peer:
     return Peer(runtime, dtype, "peers_smolvlm.py", told, package=package)
 
 
+def _transformers(told: str) -> Peer:
+    return Peer("transformers", told.rpartition(":")[2], "peers_transformers.py", told, package="transformers")
+
+
 def _other(name: str, driver: str, dtype: str) -> Peer:
     return Peer(name, dtype, driver, dtype, environment=name)
 
@@ -76,8 +83,9 @@ PEERS = {
     "smolvlm-int4": _own("int4"),
     "smolvlm-torch-bf16": _own("bfloat16", "torch"),
     "smolvlm-onnx-q8": _own("int8", "onnx", "onnxruntime"),
-    "transformers-fp32": Peer("transformers", "float32", "peers_transformers.py", "float32", package="transformers"),
-    "transformers-bf16": Peer("transformers", "bfloat16", "peers_transformers.py", "bfloat16", package="transformers"),
+    "transformers-fp32": _transformers("float32"),
+    "transformers-bf16": _transformers("bfloat16"),
+    "transformers-bf16-static": _transformers("static:bfloat16"),
     "openvino-int8": _other("openvino", "peers_openvino.py", "int8"),
     "openvino-int4": _other("openvino", "peers_openvino.py", "int4"),
     "llama.cpp-q8_0": _other("llama.cpp", "peers_llama.py", "q8_0"),
@@ -112,7 +120,7 @@ def compare(names: list[str], directory: Path, rounds: int, threads: int) -> lis
     for name in names:
         print(f"preparing {name}", file=sys.stderr)
         call(name, directory, threads, prepare=True)
-    measured: dict[str, dict[str, list[float]]] = {name: {column: [] for column in COLUMNS} for name in names}
+    measured: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
     for number in range(rounds):
         for name in names:
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
@@ -121,7 +129,7 @@ def compare(names: list[str], directory: Path, rounds: int, threads: int) -> lis
             measured[name]["cold_s"].append(timed(lambda: call(name, directory, threads, cold=True)))  # noqa: B023
     return [
         {"name": name, "runtime": PEERS[name].runtime, "dtype": PEERS[name].dtype}
-        | {column: round(median(values), 3) for column, values in measured[name].items()}
+        | {column: round(median(measured[name][column]), 3) for column in COLUMNS if column in measured[name]}
         for name in names
     ]
 
@@ -141,7 +149,11 @@ def main() -> None:
         results = compare(installed(options.peers), directory.resolve(), options.rounds, options.threads)
     print(f"| | {' | '.join(COLUMNS)} |\n|---{'|---' * len(COLUMNS)}|")
     for row in results:
-        print(f"| {row['name']} | " + " | ".join(f"{row[column]:g}" for column in COLUMNS) + " |")
+        print(
+            f"| {row['name']} | "
+            + " | ".join(f"{row.get(column, ''):{'g' if column in row else ''}}" for column in COLUMNS)
+            + " |"
+        )
     print(json.dumps({"rows": results}))
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inference import peak_mb
 from peer import NEW_TOKENS, PICTURE, QUESTION, drive, row, timed
 
 import smolvlm
+from smolvlm.runtimes.limits import multiply_rate, torch_rate
+from smolvlm.vlm.measure import work_of
+from smolvlm.vlm.memory import stored_tensors
 
 EXPORTED = {"int8": "q8", "int4": "q4", "float32": "fp32"}
 
@@ -42,9 +46,18 @@ def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, f
     assert len(first.token_ids) == NEW_TOKENS, f"{len(first.token_ids)} tokens came, not {NEW_TOKENS}"
     if cold:
         return {}
-    vision = timed(lambda: vlm.encode(images=request["images"], detail="high"))
     second = vlm.ask(QUESTION, **request)
-    return row(vision, second.first_token_s, second.total_s)
+    peak = peak_mb()
+    content = [{"type": "image", "image": request["images"][0]}, {"type": "text", "text": QUESTION}]
+    pixels = vlm.processor.prepare([{"role": "user", "content": content}], detail="high").pixel_values
+    assert pixels is not None, "there is a picture"
+    vision = timed(lambda: vlm._driver.motor.encode(pixels))
+    found = row(vision, second.first_token_s, second.total_s) | {"peak_mb": peak}
+    work = work_of(vlm, stored_tensors(model, vlm.config), 1)
+    if work is not None:
+        rate = max(product(work.vision_dtype) for product in (multiply_rate, torch_rate))
+        found["limit_share"] = len(pixels) * work.tile_operations / rate / vision
+    return found
 
 
 if __name__ == "__main__":

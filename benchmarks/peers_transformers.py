@@ -9,10 +9,13 @@ from peer import drive, row, timed
 
 
 def answer(directory: Path, dtype: str, threads: int, cold: bool) -> dict[str, float]:
+    """dtype: "bfloat16", or "static:bfloat16" for a cache that is made in its full size before the first token."""
     import torch
 
     torch.set_num_threads(threads)
-    model, preprocess = load("transformers", directory, dtype)
+    cache, _, name = dtype.rpartition(":")
+    model, preprocess = load("transformers", directory, name)
+    model.generation_config.cache_implementation = cache or None
     answer_times(model, preprocess)
     if cold:
         return {}
