@@ -58,7 +58,9 @@ TORCH_ROOMS = {"model", "generation.generate", "runtimes.torch", "hf", "training
 # What a front door may import before a command runs.
 CLI_AT_START = {"cli", "errors", "types", "__init__"}
 # No dependencies, or of an extra only: used when they are there, each behind an error that names the cure.
-OPTIONAL = {"flash_attn", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "datasets", "transformers"}
+OPTIONAL = {
+    "flash_attn", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "datasets", "transformers", "matplotlib",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> Stream:
         if name == "owner/gone":
             raise FileNotFoundError("no such data set")
-        assert (name, config, streaming) == ("owner/name", "config", True)
+        assert (name, config, streaming) == ("owner/name", "config(a,b)", True)
         return Stream(rows, skipped)
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
@@ -359,7 +359,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_hub_is_read_as_a_stream_in_runs(hub: list[int]) -> None:
-    data_set = open_set("hub:owner/name/config")
+    data_set = open_set("hub:owner/name/config(a,b)")
     order = data_set.shuffled("seed").tolist()
     assert sorted(order) == list(range(10)) and order != sorted(order)
     assert [index // 4 for index in order] == sorted(index // 4 for index in order)  # one run after another
@@ -377,8 +377,9 @@ def blocks(data_set: DataSet, index: int) -> str:
 def test_what_the_hub_cant_give_is_told(hub: list[int]) -> None:
     for spec, message in (
         ("hub:owner/gone", "can't be read from the hub: no such data set"),
-        ("hub:owner/name/config:test", "doesn't say how many rows"),
+        ("hub:owner/name/config(a,b):test", "doesn't say how many rows"),
         ("hub:name", "names no data set"),
+        ("hub:owner/name/config/more", "names no data set"),
     ):
         with pytest.raises(DataError, match=message):
             open_set(spec)

@@ -24,7 +24,7 @@ from smolvlm.cli import COMMANDS
 from smolvlm.cli.arguments import Parser
 from smolvlm.media.fetch import fetch
 from smolvlm.scenes import SKILLS, draw
-from smolvlm.training.loop import Progress, train
+from smolvlm.training.loop import Metrics, train
 from smolvlm.training.recipe import Recipe, Stage, read_recipe
 from smolvlm.types import SamplingParams
 from smolvlm.vlm.requests import AskOptions
@@ -176,7 +176,7 @@ def test_defaults_on_the_command_line_page_are_the_parsers() -> None:
     assert f"most tokens of the answer, {defaults['max_new_tokens']} by default" in text
     assert f"{defaults['temperature']:g} (default) is always the likeliest" in text
     assert f"{defaults['top_p']:g} (default) is off" in text
-    assert f"processes that draw, {defaults['workers']} by default" in text
+    assert f"processes that read or draw, {defaults['workers']} by default" in text
     assert f"`{defaults['detail']}` (default)" in text
 
 
@@ -211,14 +211,15 @@ def test_the_error_page_has_the_tree_and_a_message_of_every_kind() -> None:
 def test_the_training_page_has_every_key_and_skill() -> None:
     page = page_of("training")
     shown = second_column(page)
-    for field in dataclasses.fields(Recipe):
-        if field.default is dataclasses.MISSING:
-            assert shown[field.name] == "required"
-        else:
-            assert ast.literal_eval(shown[field.name].strip("`")) == field.default, field.name
     text = page.read_text()
+    for field in dataclasses.fields(Recipe):
+        if field.name == "name":
+            assert shown[field.name] == "required"
+        elif shown.get(field.name):
+            assert ast.literal_eval(shown[field.name].strip("`")) == field.default, field.name
+        assert f"`{field.name}`" in text or f"`[{field.name}]`" in text, field.name
     assert all(f"`{field.name}`" in text for field in dataclasses.fields(Stage))
-    assert {field.name for field in dataclasses.fields(Progress)} <= coded(page)
+    assert {field.name for field in dataclasses.fields(Metrics)} <= coded(page)
     assert set(SKILLS) <= coded(page)
 
 

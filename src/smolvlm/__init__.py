@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .errors import ModelNotFoundError as ModelNotFoundError
     from .errors import PromptError as PromptError
     from .errors import SmolVLMError as SmolVLMError
+    from .errors import TrainingError as TrainingError
     from .errors import VideoError as VideoError
     from .hf import AutoImageProcessor as AutoImageProcessor
     from .hf import AutoModelForImageTextToText as AutoModelForImageTextToText
@@ -76,6 +77,7 @@ _HOMES = {
         "ModelNotFoundError",
         "PromptError",
         "SmolVLMError",
+        "TrainingError",
         "VideoError",
     ),
     "hf": (

@@ -13,6 +13,7 @@ SmolVLMError
 │   └── DataError                    training data that can't be read, or can't be learned from
 ├── CheckpointError                  files of a model that are missing, damaged or don't fit
 │   └── ModelNotFoundError (OSError) no such directory or hub id
+├── TrainingError                    a run that can't go on: a loss that is no number, a full disk
 ├── BusyError                        too many requests are waiting
 └── MissingDependencyError (ImportError)
 """
@@ -68,6 +69,10 @@ class CheckpointError(SmolVLMError):
 
 class ModelNotFoundError(CheckpointError, OSError):
     """No checkpoint under this directory or hub id. Also an OSError, as the reference raises."""
+
+
+class TrainingError(SmolVLMError):
+    """A training run that can't go on; what it saved last is intact."""
 
 
 class BusyError(SmolVLMError):

@@ -1,6 +1,7 @@
 """LoRA and DoRA on a model: added, trained, switched off and on, merged into the weights, and saved as PEFT saves them.
 
-What the settings mean is checkpoint/lora.py's, files and the arithmetic of merging checkpoint/adapters.py's.
+What the settings mean is checkpoint/lora.py's, files and the arithmetic of merging checkpoint/adapters.py's,
+bases in 8 or 4 bits lowbit.py's.
 Source: LoRA (arXiv 2106.09685), DoRA (2402.09353), rsLoRA (2312.03732); parity with PEFT in
 tests/reference/test_adapters.py.
 """
@@ -37,6 +38,7 @@ from ..checkpoint.lora import LoraConfig, Targets, require_targets
 from ..checkpoint.safetensors import TensorEntry, read_floats
 from ..checkpoint.writer import write_file
 from ..errors import InputError
+from .lowbit import LowBitLinear, LowBitMatrix, logical_shapes, low_bits
 from .model import SmolVLMForConditionalGeneration
 from .weights import outgoing
 
@@ -45,19 +47,25 @@ class LoraLinear(nn.Linear):
     """A linear layer and its adapter. weight and bias are the base's own, so the model's other keys stay as they are.
 
     lora_A: (rank, inputs). lora_B: (outputs, rank). magnitude: (outputs,), of DoRA.
+    matrix: in place of weight, where the base is held in low bits.
     """
 
-    def __init__(self, base: nn.Linear, config: LoraConfig, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, base: nn.Linear | LowBitLinear, config: LoraConfig, name: str, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)  # not Linear's, which would make another matrix
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
+        self.matrix: LowBitMatrix | None = None
+        if isinstance(base, LowBitLinear):
+            self.matrix, device = base.matrix, base.matrix.codes.device
+        else:
+            self.weight, device = base.weight, base.weight.device
+        self.bias = base.bias  # type: ignore[assignment]  # None, too, as in any linear layer
         self.scaling, self.dropout, self.enabled = config.scaling(name), config.lora_dropout, True
-        rank, device = config.rank(name), base.weight.device
+        rank = config.rank(name)
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, dtype=dtype, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype, device=device))
         self.magnitude = None
         if config.use_dora:
-            self.magnitude = nn.Parameter(row_lengths(base.weight.detach().float()).to(dtype))
+            self.magnitude = nn.Parameter(row_lengths(self.base_weight()).to(dtype))
         if config.init_lora_weights == "gaussian":
             nn.init.normal_(self.lora_A, std=1 / rank)
         else:
@@ -66,33 +74,53 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs), in the base's dtype; the adapter computes in its own."""
-        plain = F.linear(x, self.weight, self.bias)
+        if self.matrix is None:
+            plain = F.linear(x, self.weight, self.bias)
+        else:
+            plain = self.matrix.product(x, self.bias)
         if not self.enabled:
             return plain
         inner = F.dropout(x.to(self.lora_A.dtype), self.dropout, self.training)
         added = F.linear(F.linear(inner, self.lora_A), self.lora_B) * self.scaling  # (..., outputs)
         if self.magnitude is not None:
             if self.dropout and self.training:
-                straight = F.linear(inner, self.weight.to(inner.dtype))  # of what dropout left, as the reference
+                straight = self._straight(inner)  # of what dropout left, as the reference
             else:
                 straight = plain if self.bias is None else plain - self.bias
             stretch = self.magnitude / self._lengths()  # (outputs,)
             added = (stretch - 1) * straight + stretch * added
         return (plain + added).to(plain.dtype)
 
+    def _straight(self, inner: Tensor) -> Tensor:
+        """The base's own without its bias, in the adapter's dtype."""
+        return F.linear(inner, self.weight.to(inner.dtype)) if self.matrix is None else self.matrix.product(inner)
+
+    @torch.no_grad()
+    def base_weight(self) -> Tensor:
+        """(outputs, inputs) float32, of the base."""
+        return self.weight.detach().float() if self.matrix is None else self.matrix.dequantised()
+
     @torch.no_grad()
     def _lengths(self) -> Tensor:
         """(outputs,): of the merged rows. A constant to the gradient, as DoRA's section 4.3 has it."""
-        with torch.autocast(self.weight.device.type, enabled=False):
-            merged = merge(self.weight.float(), self.lora_A.float(), self.lora_B.float(), self.scaling)
+        with torch.autocast(self.lora_A.device.type, enabled=False):
+            merged = merge(self.base_weight(), self.lora_A.float(), self.lora_B.float(), self.scaling)
             return row_lengths(merged)
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """(outputs, inputs), computed in float32, in the base's dtype."""
         magnitude = None if self.magnitude is None else self.magnitude.float()
-        merged = merge(self.weight.float(), self.lora_A.float(), self.lora_B.float(), self.scaling, magnitude)
+        merged = merge(self.base_weight(), self.lora_A.float(), self.lora_B.float(), self.scaling, magnitude)
         return merged.to(self.weight.dtype)
+
+    def replace_base(self, weight: Tensor) -> None:
+        """Take another matrix (outputs, inputs), held as the one before."""
+        if self.matrix is None:
+            own = weight.to(device=self.weight.device, dtype=self.weight.dtype)
+            self.weight = nn.Parameter(own, requires_grad=False)
+        else:
+            self.matrix = LowBitMatrix(weight.to(self.matrix.codes.device), self.matrix.bits)
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """What the adapter adds, by the ends of PEFT's names."""
@@ -113,6 +141,12 @@ class Adapter:
         """Use add_adapter or load_adapter."""
         if model.adapter is not None:
             raise InputError("The model has an adapter already: call model.adapter.remove() or .merge() first.")
+        for name in targets.saved:
+            if low_bits(model.get_submodule(name)):
+                raise InputError(
+                    f"{name} is held in low bits and can't be trained whole: give quantise_base the settings of this "
+                    "adapter, and it leaves that part as it is."
+                )
         self.config, self.targets = config, targets
         self.model = model
         every = dict(model.named_parameters(remove_duplicate=False))
@@ -122,7 +156,7 @@ class Adapter:
         self._layers: dict[str, LoraLinear] = {}
         for name in targets.adapted:
             base = self._originals[name]
-            assert isinstance(base, nn.Linear), f"{name} is no linear layer"
+            assert isinstance(base, nn.Linear | LowBitLinear), f"{name} is no linear layer"
             self._layers[name] = LoraLinear(base, config, name, dtype)
         self._parts = {name: _trainable_copy(self._originals[name], dtype) for name in targets.saved}
         self._put({**self._layers, **self._parts})
@@ -164,9 +198,16 @@ class Adapter:
         """Put the adapter into new weights of the model, computed in float32 and rounded to the model's dtype.
 
         The model is a plain one then, and can be saved. A head that was one with the embeddings is parted from them
-        when either was changed.
+        when either was changed. Raises InputError on a base in low bits, whose weights it would round with it.
         """
         self._require_on_model()
+        bits = low_bits(self.model)
+        if bits is not None:
+            raise InputError(
+                f"The base of this adapter is held in {bits} bits; merging would round the adapter, too. Save it with "
+                "adapter.save(directory), and merge it into full weights: smolvlm.load(model, adapter=directory) or, "
+                "on a model that is not in low bits, load_adapter(model, directory).merge()."
+            )
         for name, layer in self._layers.items():
             self._originals[name].weight = nn.Parameter(layer.merged_weight())
         for name, part in self._parts.items():
@@ -228,9 +269,7 @@ class Adapter:
             ends = {A: low_rank.a, B: low_rank.b, MAGNITUDE: low_rank.magnitude}
             values |= {f"{PREFIX}{name}{end}": entry for end, entry in ends.items() if entry is not None}
             if low_rank.base is not None:
-                base = self._layers[name].weight
-                own = _read(low_rank.base).to(device=base.device, dtype=base.dtype)
-                self._layers[name].weight = nn.Parameter(own, requires_grad=False)
+                self._layers[name].replace_base(_read(low_rank.base))
         for name, tensor in self.state_dict().items():
             tensor.copy_(_read(values[name]))
 
@@ -243,7 +282,7 @@ def add_adapter(
     dtype: of what is trained. A has random values, from torch's generator.
     Raises ConfigError when a name in the config means no layer of the model, InputError when it has an adapter.
     """
-    return Adapter(model, config, require_targets(config, _shapes(model)), dtype)
+    return Adapter(model, config, require_targets(config, logical_shapes(model)), dtype)
 
 
 def load_adapter(
@@ -258,16 +297,12 @@ def load_adapter(
     Raises CheckpointError, listing the first differences, when it doesn't fit the model; InputError when the model has
     an adapter.
     """
-    files = read_adapter(Path(directory).expanduser(), _shapes(model))
+    files = read_adapter(Path(directory).expanduser(), logical_shapes(model))
     adapter = Adapter(model, files.config, files.targets, dtype)
     adapter._fill(files)
     for parameter in adapter.parameters():
         parameter.requires_grad_(trainable)
     return adapter
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _read(entry: TensorEntry) -> Tensor:

@@ -6,6 +6,8 @@ Knows nothing of layers, caches or positions. Masks are boolean, True = may look
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,9 @@ from torch import Tensor
 
 from ..errors import ConfigError, MissingDependencyError
 
+WEIGHTS_AT_ONCE = 4 * 2**20  # of the products for training: four heads of 1,024 patches
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # of query, key and value as attend takes them, to query's shape
 
 
 def check_implementation(name: str | None) -> str:
@@ -40,17 +44,25 @@ def attend(
     mask: Tensor | None,
     *,
     causal: bool,
-    implementation: str,
+    implementation: str | Attention,
     dropout: float = 0.0,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim).
 
     mask: bool, broadcastable to (batch, heads, queries, keys), or None. causal: only without a mask, queries == keys.
+    implementation: a name, or a causal attention of its own that sees more keys than these (training/sequence.py).
     Returns (batch, queries, heads * head_dim) and, when asked for, weights (batch, heads, queries, keys): asking
     computes them eagerly, whatever the implementation.
     """
+    if not isinstance(implementation, str):
+        assert causal and mask is None and not dropout and not need_weights, "an attention of its own has none of these"
+        return implementation(query, key, value).transpose(1, 2).flatten(2), None
     groups = query.shape[1] // key.shape[1]
+    if not need_weights and not dropout and _learns_on_cpu(query):
+        query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
+        out = Products.apply(query, _repeat(key, groups), _repeat(value, groups), mask, causal)
+        return out.transpose(1, 2).flatten(2), None
     if need_weights or implementation == "eager":
         out, weights = _eager(query, _repeat(key, groups), _repeat(value, groups), mask, causal, dropout)
     elif implementation == "flash_attention_2" and mask is None and query.is_cuda:
@@ -95,3 +107,64 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: flo
 
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (batch, tokens, heads, head_dim)
     return flash_attn_func(q, k, v, dropout_p=dropout, causal=causal).transpose(1, 2)
+
+
+def _learns_on_cpu(query: Tensor) -> bool:
+    """Whether the backward pass will come, in bfloat16, on a CPU."""
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    return query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+
+
+class Products(torch.autograd.Function):
+    """softmax(Q K^T) V by plain products of a few heads at a time, made again in the backward pass.
+
+    Keeps as little as scaled_dot_product_attention, whose products on a CPU run at a fourth of the speed of plain ones
+    in bfloat16, forward and backward (benchmarks/LOG.md).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """(batch, heads, queries, head_dim), as many heads of key and value; mask as in attend."""
+        ctx.save_for_backward(query, key, value, mask)
+        ctx.causal = causal
+        out = torch.empty_like(query)
+        for part, few in _parts(query, key, mask):
+            weights = _softmax(query[part], key[part], few, causal)  # (some heads, queries, keys)
+            out[part] = weights @ value[part]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask = ctx.saved_tensors
+        found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        scale = query.shape[-1] ** -0.5
+        for part, few in _parts(query, key, mask):
+            weights, came = _softmax(query[part], key[part], few, ctx.causal), gradient[part]
+            found[2][part] = weights.transpose(1, 2) @ came
+            change = came @ value[part].transpose(1, 2)  # (some heads, queries, keys), of the weights
+            change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype).mul_(scale)
+            found[0][part] = change @ key[part]
+            found[1][part] = change.transpose(1, 2) @ query[part]
+        return *found, None, None
+
+
+def _parts(query: Tensor, key: Tensor, mask: Tensor | None) -> Iterator[tuple[tuple[int, slice], Tensor | None]]:
+    """((number in the batch, a few heads), their mask): so many that their weights stay in the cache."""
+    batch, heads, queries, _ = query.shape
+    few = max(1, WEIGHTS_AT_ONCE // (queries * key.shape[2]))
+    for number in range(batch):
+        for first in range(0, heads, few):
+            some = slice(first, first + few)
+            seen = None if mask is None else mask[number if len(mask) > 1 else 0]  # (1 or heads, 1 or queries, keys)
+            yield (number, some), seen if seen is None or len(seen) == 1 else seen[some]
+
+
+def _softmax(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """(heads, queries, keys), in the dtype of query."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import SmolVLMConfig, SmolVLMTextConfig
 from ..errors import InputError
-from .attention import attend
+from .attention import Attention, attend
 from .cache import KVCache
 from .vision import activation
 
@@ -52,7 +52,7 @@ class SmolVLMTextAttention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_size
         self.dropout = config.attention_dropout
-        self.implementation = implementation
+        self.implementation: str | Attention = implementation
         queries, keys = config.num_attention_heads * self.head_dim, config.kv_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)

@@ -28,11 +28,15 @@ MEDIA_TOKENS = ("<fake_token_around_image>", "<|im_start|>")
 
 @dataclass(frozen=True)
 class Branch:
-    """Tokens after the prefix. is_answer: which of them the model must say. kinds: one a turn, for the scores."""
+    """Tokens after the prefix. is_answer: which of them the model must say. kinds: one a turn, for the scores.
+
+    weight: how much it counts in the loss.
+    """
 
     ids: tuple[int, ...]
     is_answer: tuple[bool, ...]
     kinds: tuple[str, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Sample:
     """tiles: (tiles, side, side, 3) uint8, in the order of the prefix's image tokens.
 
     patch_labels: (tiles, patches, 3) int16 of shape, colour and character that cover each patch, -1 = nothing.
+    name: where it is from, for messages.
     """
 
     skill: str
@@ -47,6 +52,7 @@ class Sample:
     branches: tuple[Branch, ...]
     tiles: np.ndarray
     patch_labels: np.ndarray
+    name: str = ""
 
     @property
     def length(self) -> int:

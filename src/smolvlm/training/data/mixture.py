@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import DataError, InputError
 from .encode import Encoded, Encoder, Pair
 from .order import interleaved
-from .sample import Place, Sample, Skipped
+from .sample import Passed, Place, Sample, Skipped
 from .sources import DataSet
 
 Learned = Encoded | Pair
@@ -94,10 +94,12 @@ def _taken(one: DataSet, epochs: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """What a rank reads for one update: samples ready to be learned, and those that can't be used."""
+    """What a rank reads for one update: samples ready to be learned, those that can't be used, and how many were passed
+    over, being shorter than their data set wants."""
 
     learned: list[Learned]
     skipped: list[Skipped]
+    passed: int = 0
 
 
 class Steps:
@@ -120,30 +122,40 @@ class Steps:
         found = [read(self.mixture, self.encoder, position) for position in self.positions(step)]
         return Step(
             learned=[one for one in found if not isinstance(one, Skipped)],
-            skipped=[one for one in found if isinstance(one, Skipped)],
+            skipped=[one for one in found if isinstance(one, Skipped) and not isinstance(one, Passed)],
+            passed=sum(isinstance(one, Passed) for one in found),
         )
 
 
 def read(mixture: Mixture, encoder: Encoder, position: int) -> Learned | Skipped:
-    """The sample at a position as ids and tiles, or why it can't be used."""
+    """The sample at a position as ids and tiles, or why it isn't learned from: it can't be used, or was passed over."""
+    data_set, row = mixture.locate(position)
     try:
-        return encoder(mixture.sample(position))
+        one = encoder(data_set.sample(row))
     except InputError as error:
-        return Skipped.by(mixture.place(position), error)
+        return Skipped.by(data_set.place(row), error)
+    least = data_set.source.min_tokens
+    if one.tokens < least:
+        return Passed(one.place, "short", f"The sample has {one.tokens:,} tokens, and at least {least:,} are wanted.")
+    return one
 
 
 class Tally:
-    """Counts what was read and what was skipped. most: the share of skipped samples above which a run stops."""
+    """Counts what was read, and what of it was skipped. most: the share of skipped samples above which a run stops.
+
+    passed: samples that were passed over, which are no fault and not among the seen.
+    """
 
     def __init__(self, most: float = 0.01) -> None:
         self.most = most
-        self.seen = self.shrunk = 0
+        self.seen = self.shrunk = self.passed = 0
         self.skipped: list[Skipped] = []
 
     def add(self, step: Step) -> None:
         """Raises DataError, naming the skipped samples, when there are too many."""
         self.seen += len(step.learned) + len(step.skipped)
         self.shrunk += sum(one.given_up > 0 for one in step.learned)
+        self.passed += step.passed
         self.skipped += step.skipped
         if len(self.skipped) > self.most * max(self.seen, FEW):
             raise DataError(

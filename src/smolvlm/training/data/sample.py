@@ -65,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that can't be used. kind: the class of the error; reason: its message."""
+    """A sample that isn't learned from, because it can't be used. kind: the class of the error; reason: its message."""
 
     place: Place
     kind: str
@@ -77,6 +77,11 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Passed(Skipped):
+    """A sample that could be used, but is shorter than its data set wants (`min_tokens`). Nothing is wrong with it."""
 
 
 def make_sample(

@@ -29,6 +29,7 @@ READERS: dict[str, type[JsonTable] | type[TarTable] | type[TextTable]] = {
     ".json": JsonTable, ".jsonl": JsonTable, ".ndjson": JsonTable, ".tar": TarTable, ".txt": TextTable,
 }  # fmt: skip
 PARQUET = ".parquet"
+KINDS = ("text", "image", "multi-image", "video")  # what a data set is of
 # How files of other splits begin; a folder is read for training, and must not teach what is kept for tests.
 _HELD_OUT = re.compile(r"(test|val|valid|validation|dev|eval)(\d*|[-_.].*)", re.IGNORECASE)
 
@@ -40,16 +41,32 @@ class Source:
     path: a file, a folder, a pattern with *, or hub:owner/name. format: told by the columns when empty. weight: how
     many times an epoch goes through it; with 0.1 each epoch takes another tenth. media_root: the folder that its
     pictures and videos are named from, the folder of the data file when empty.
+    min_tokens: samples with fewer are passed over. kind, samples: what is known of it: one of KINDS, and how many
+    samples it has (0 is unknown); nothing follows from them but the shares of a mixture. Raises ConfigError.
     """
 
     path: str
     format: str = ""
     weight: float = 1.0
     media_root: str = ""
+    kind: str = ""
+    samples: int = 0
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("path", "format", "media_root", "kind"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}={getattr(self, name)!r} of {self.path!r} must be a text.")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float):
+            raise ConfigError(f"weight={self.weight!r} of {self.path!r} must be a number.")
         if not 0 < self.weight < float("inf"):
             raise ConfigError(f"weight={self.weight} of {self.path!r} must be above 0.")
+        if self.kind not in ("", *KINDS):
+            raise ConfigError(f"kind={self.kind!r} of {self.path!r} is unknown; there are {', '.join(KINDS)}.")
+        for name in ("samples", "min_tokens"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ConfigError(f"{name}={count!r} of {self.path!r} must be a whole number, 0 or more.")
 
     @property
     def share(self) -> Fraction:

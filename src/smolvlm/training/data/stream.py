@@ -18,7 +18,8 @@ from ...errors import DataError, MissingDependencyError
 
 PREFIX = "hub:"
 RUN = 256  # rows in memory at a time
-_NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?")
+# Configurations have names like ai2d(cauldron,llava_format).
+_NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:/([^/:]+))?(?::([\w.-]+))?")
 
 
 class HubTable:
