@@ -16,8 +16,8 @@ from smolvlm.vlm.standin import geometry, write_picture, write_standin
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = [
     "smolvlm-bf16", "smolvlm-int8", "smolvlm-int8-vision", "smolvlm-int4", "smolvlm-torch-bf16", "smolvlm-onnx-q8",
-    "transformers-fp32", "transformers-bf16", "transformers-bf16-static", "openvino-int8", "openvino-int4", "llama.cpp-q8_0", "llama.cpp-q4_0",
-    "onnxruntime-q8", "onnxruntime-q4",
+    "transformers-fp32", "transformers-bf16", "transformers-bf16-static", "openvino-int8", "openvino-int4",
+    "llama.cpp-q8_0", "llama.cpp-q4_0", "onnxruntime-q8", "onnxruntime-q4",
 ]  # fmt: skip
 COLUMNS = ["name", "runtime", "dtype", "vision_s", "first_token_s", "total_s", "decode_tps", "peak_mb", "cold_s"]
 

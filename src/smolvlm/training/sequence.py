@@ -153,6 +153,6 @@ class _Everyone(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         summed = gradient.to(torch.float32, copy=True).contiguous()
-        pass
+        dist.all_reduce(summed, group=ctx.group)
         rank, ranks = dist.get_rank(ctx.group), dist.get_world_size(ctx.group)
         return summed[rank::ranks].to(gradient.dtype), None
