@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
+from torch.distributed import TCPStore
 
 from smolvlm.config import SmolVLMConfig
 from smolvlm.model import SmolVLMForConditionalGeneration
@@ -26,17 +27,15 @@ TILE, IMAGE_TOKENS, PATCHES = 32, 16, 64  # of the tiny model
 
 def run_ranks(work: Callable[..., Any], ranks: int, *given: Any) -> list[Any]:
     """What work(*given), a function of a module, returns on each rank: tensors and numbers, in lists and dicts."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        multiprocessing.spawn(_one, (work, ranks, port, folder, given), nprocs=ranks)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has one, on a port it found
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_one, (work, ranks, store.port, folder, given), nprocs=ranks)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 def _one(rank: int, work: Callable[..., Any], ranks: int, port: int, folder: str, given: tuple[Any, ...]) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
     if "lo" in [name for _, name in socket.if_nameindex()]:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)

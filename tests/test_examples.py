@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from smolvlm.scenes import draw, render_clip
+from tests.notebooks import execute, read_cells, source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO = REPOSITORY / "src" / "smolvlm" / "assets" / "demo"
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
+NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.stem for example in EXAMPLES])
@@ -32,6 +34,28 @@ def test_example_is_at_most_30_lines_and_runs(
     monkeypatch.setattr(sys, "argv", [str(example), *([str(tmp_path / "drawn")] if writes else [])])
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out.strip() or writes
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[notebook.stem for notebook in NOTEBOOKS])
+def test_a_notebook_was_executed_from_top_to_bottom(notebook: Path) -> None:
+    cells = [cell for cell in read_cells(notebook) if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert sum(bool(cell["outputs"]) for cell in cells) > len(cells) / 2
+    for cell in cells:
+        ast.parse(source(cell))
+    before, after = (line for line in printed(cells[-1]["outputs"]).splitlines() if " of " in line)
+    assert int(before.split()[1]) < int(after.split()[1]), "it learned"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[notebook.stem for notebook in NOTEBOOKS])
+def test_a_notebook_runs(notebook: Path) -> None:
+    before, after = (line for line in printed(execute(notebook)[-1]).splitlines() if " of " in line)
+    assert int(before.split()[1]) < int(after.split()[1])
+
+
+def printed(outputs: list[dict[str, object]]) -> str:
+    return "".join("".join(one["text"]) for one in outputs if one["output_type"] == "stream")  # type: ignore[arg-type]
 
 
 def test_drawn_demo_is_the_two_files(tmp_path: Path) -> None:

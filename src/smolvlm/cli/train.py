@@ -27,6 +27,7 @@ from .terminal import is_watched
 if TYPE_CHECKING:
     from ..training.loop import Metrics
     from ..training.recipe import Recipe
+    from ..training.run import Run
 
 PLOT = "run.png"
 GIGA = 1e9
@@ -97,7 +98,7 @@ def run_recipe(recipe: Recipe, options: argparse.Namespace) -> Path:
     with bar or nullcontext(), ctrl_c() as pressed:
         checkpoint = train(
             recipe, options.output, device=options.device, minutes=options.minutes, workers=options.workers,
-            lanes=options.lanes, report=bar.show if bar else None, stop=pressed,
+            lanes=options.lanes, opened=bar.say if bar else None, report=bar.show if bar else None, stop=pressed,
         )  # fmt: skip
     _show_run(recipe.name, options)
     print(checkpoint)
@@ -164,6 +165,13 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+    def say(self, run: Run) -> None:
+        """What is trained: each kind of layer that has an adapter, or how much of the model."""
+        model = run.trainee.model
+        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        whole = f"{trained:,} of {sum(one.numel() for one in model.parameters()):,} parameters are trained"
+        self.progress.console.print(f"{model.adapter}" if model.adapter is not None else whole, highlight=False)
 
     def show(self, metrics: Metrics) -> None:
         speed = metrics.tokens / max(metrics.seconds, 1e-9)

@@ -74,6 +74,7 @@ def train(
     minutes: float | None = None,
     workers: int = 1,
     lanes: int = 1,
+    opened: Callable[[Run], None] | None = None,
     report: Callable[[Metrics], None] | None = None,
     score: Callable[[Path], Scores] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -84,12 +85,14 @@ def train(
     best/ (the checkpoint with the best scores) and skipped.txt (samples that couldn't be used). minutes, stop: end
     early, after a step; the same call goes on. workers: processes that read. lanes: batches that go through the model
     side by side, the CPU's threads divided among them: for small models faster than all threads on one batch, and
-    steady beside other work. score: of a checkpoint directory, beside the recipe's own evaluation.
+    steady beside other work. opened: told once everything is open. score: of a checkpoint directory, beside the recipe's own evaluation.
     Raises ConfigError, DataError; CheckpointError when output holds another run; TrainingError when it can't go on.
     """
     with parallel.ranks(device) as ranks:
         run = open_run(recipe, device, ranks)
         recipe = run.recipe
+        if opened is not None:
+            opened(run)
         output.mkdir(parents=True, exist_ok=True)
         progress = checkpoints.Progress()
         if (output / checkpoints.STATE).exists():

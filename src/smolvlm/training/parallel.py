@@ -38,6 +38,7 @@ def ranks(device: str) -> Iterator[Ranks]:
     own = start(device)
     try:
         yield own
+        barrier()  # who leaves early would cut off those that still read what it sent
     finally:
         stop()
 
