@@ -312,8 +312,9 @@ static void product_task(void *job, int task, int worker) {
     }
 }
 
-/* Rows that fit into a part of the second-level cache, so that a panel is used for many of them. */
-enum { BLOCK_BYTES = 256 << 10 };
+/* Rows that a panel is used for before the next: so many that reading it from memory, or widening it, is little beside
+   the products; they come from the third-level cache if need be (benchmarks/LOG.md). */
+enum { BLOCK_BYTES = 2 << 20 };
 
 static void product(pool_t *pool, const linear_t *w, int rows, const void *x, int activation, int output, void *y) {
     product_t job = {w, rows_for(pool, w, rows, x), activation, output, y, (w->outputs + PANEL - 1) / PANEL, FEW, 1, pool};
