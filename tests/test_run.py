@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 import smolvlm
 from smolvlm.cli import main
 from smolvlm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from smolvlm.scenes import SKILLS
 from smolvlm.training import loop
 from smolvlm.training.loop import Metrics, train
 from smolvlm.training.recipe import Recipe, build_recipe, read_recipe
@@ -131,6 +132,27 @@ def test_a_killed_run_goes_on_to_the_same_weights(notes: Path, tmp_path: Path) -
     assert [one["step"] for one in lines_of(tmp_path / "killed")] == list(range(1, 13))
 
 
+@pytest.mark.parametrize("more", [[], ["shard=true"], ["sequence_ranks=2"]], ids=["copies", "shares", "sequences"])
+def test_two_processes_learn_what_one_does(notes: Path, tmp_path: Path, more: list[str]) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        'name = "two"\nstart = "nano"\nsteps = 3\nsamples_per_step = 4\ntiles_per_batch = 2\ncompute = "float32"\n'
+        f'learning_rate = 1e-4\n[[data]]\npath = "{notes}"\n'
+    )
+    train(read_recipe(file), tmp_path / "one", workers=0)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = ["-m", "smolvlm", "train", str(file), "-o", str(tmp_path / "two"), "--workers", "0", "--quiet", *more]
+    done = subprocess.run(
+        [*start, *command], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    for name, weight in one.items():  # sums in another order; AdamW makes whole steps of tiny gradients
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+    for first, second in zip(lines_of(tmp_path / "one"), lines_of(tmp_path / "two"), strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], abs=2e-4) and second["samples"] == first["samples"]
+
+
 def test_epochs_are_counted_in_steps(notes: Path, tmp_path: Path) -> None:
     train(recipe_of(notes, steps=0, epochs=1.5, samples_per_step=5), tmp_path, workers=0)
     assert len(lines_of(tmp_path)) == 3  # 12 samples
@@ -146,6 +168,18 @@ def test_the_last_checkpoints_and_the_best_are_kept(notes: Path, tmp_path: Path)
     history = json.loads((tmp_path / "scores.json").read_text())
     assert [one["combined"] for one in history] == pytest.approx([0.15, 0.725, 0.35, 0.1])
     smolvlm.load(tmp_path / "best")
+
+
+def test_drawn_questions_choose_the_best_checkpoint(notes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(
+        f'name = "r"\nstart = "nano"\nsteps = 2\nsamples_per_step = 2\nevaluate_every = 1\n[[data]]\npath = "{notes}"\n'
+        '[adapter]\nr = 2\ntarget_modules = ["text.q_proj"]\n'
+    )
+    assert main(["train", str(file), "-o", str(tmp_path / "run"), "--workers", "0", "--score", "2"]) == 0
+    history = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert [sorted(one["scores"]) for one in history] == [sorted(SKILLS)] * 2
+    assert history[0]["combined"] > 0.5 and (tmp_path / "run" / "best" / "adapter_config.json").is_file()
 
 
 def test_held_out_samples_are_scored(notes: Path, tmp_path: Path) -> None:

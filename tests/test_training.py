@@ -20,7 +20,7 @@ from smolvlm.scenes import draw
 from smolvlm.training.collate import collate
 from smolvlm.training.evaluate import evaluate_scenes
 from smolvlm.training.loop import train
-from smolvlm.training.objectives import Trainee, logits_of, objective_of
+from smolvlm.training.objectives import Trainee, logits_of, loss_of
 from smolvlm.training.optimiser import Optimisers
 from smolvlm.training.probes import Probes
 from smolvlm.training.recipe import Recipe, Stage, read_recipe
@@ -146,7 +146,7 @@ def test_batches_side_by_side_give_the_same_gradients(maker: SampleMaker) -> Non
     found = []
     for lanes in (1, 2):
         with side_by_side_lanes(lanes) as side_by_side:
-            loss = backward(objective_of(trainee, recipe), parameters, batches, whole, 0.3, "cpu", side_by_side)
+            loss = backward(loss_of(trainee, recipe), parameters, batches, whole, 0.3, "cpu", side_by_side)
         found.append((loss, [parameter.grad for parameter in parameters]))
         for parameter in parameters:
             parameter.grad = None
@@ -176,7 +176,7 @@ def test_layers_added_to_a_checkpoint_change_nothing_at_first_and_learn(tmp_path
     batch = SceneSteps(recipe, maker).batches(0)[0]
     with torch.inference_mode():
         torch.testing.assert_close(logits_of(deep, batch), logits_of(shallow, batch), rtol=0, atol=0)
-    objective_of(Trainee(deep, torch.float32), recipe)(batch, 1.0, 0.0).backward()
+    loss_of(Trainee(deep, torch.float32), recipe)(batch, 1.0, 0.0).backward()
     silent = deep.model.text_model.layers[1].mlp.down_proj.weight
     assert not silent.any() and silent.grad is not None and silent.grad.any()
 

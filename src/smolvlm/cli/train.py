@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError
-from .arguments import Parser, UsageError, number
+from .arguments import Parser, UsageError, number, whole_number
 from .terminal import is_watched
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def add_run_options(parser: Parser) -> None:
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default), cuda, mps")
     parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that read (default: 1)")
     parser.add_argument("--lanes", metavar="N", type=int, default=1, help="batches at a time on a CPU (default: 1)")
+    parser.add_argument(
+        "--score", metavar="N", type=whole_number,
+        help="at each evaluation ask the checkpoint N drawn questions of each skill, too; the best one is kept",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -93,12 +97,15 @@ def show_plan(recipe: Recipe, device: str) -> None:
 def run_recipe(recipe: Recipe, options: argparse.Namespace) -> Path:
     """Train with a bar, and show at the end what became of it."""
     from ..training.loop import train
+    from .scoring import scene_scores
 
     bar = _Bar(recipe.name) if is_watched(options) else None
+    score = scene_scores(options.score, recipe.start) if options.score else None
     with bar or nullcontext(), ctrl_c() as pressed:
         checkpoint = train(
             recipe, options.output, device=options.device, minutes=options.minutes, workers=options.workers,
-            lanes=options.lanes, opened=bar.say if bar else None, report=bar.show if bar else None, stop=pressed,
+            lanes=options.lanes, score=score, stop=pressed,
+            opened=bar.say if bar else None, report=bar.show if bar else None,
         )  # fmt: skip
     _show_run(recipe.name, options)
     print(checkpoint)

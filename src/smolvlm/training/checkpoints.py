@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 
+from ..config import SmolVLMConfig
 from ..errors import CheckpointError, TrainingError
 from ..model import SmolVLMForConditionalGeneration
 from ..processing.processor import SmolVLMProcessor
 from .objectives import Trainee
 from .optimiser import Average, Optimisers
+from .sharding import full_state_dict, share_of, whole
 
 STATE, LATEST, BEST, SCORES = "state.pt", "checkpoint", "best", "scores.json"
 
@@ -39,17 +41,19 @@ class Progress:
 
 def save_state(
     directory: Path, identity: Mapping[str, str], progress: Progress, trainee: Trainee, optimisers: Optimisers,
-    average: Average, weights: Mapping[str, torch.Tensor],
+    average: Average, *, writes: bool = True,
 ) -> None:  # fmt: skip
-    """identity: what must be the same when the run goes on. weights: what is trained, by name."""
+    """identity: what must be the same when the run goes on. All ranks call it, one of them writes."""
     state = {
         "identity": dict(identity),
         "progress": asdict(progress),
-        "model": dict(weights),
+        "model": whole({name: one for name, one in trainee.model.named_parameters() if one.requires_grad}),
         "probes": trainee.probes.state_dict() if trainee.probes else None,
         "optimisers": optimisers.state_dict(),
-        "average": average.average,
+        "average": whole(average.average),
     }
+    if not writes:
+        return
     partial = directory / f"{STATE}.partial"
     try:
         torch.save(state, partial)
@@ -80,33 +84,33 @@ def load_state(
     own = dict(trainee.model.named_parameters())
     with torch.no_grad():
         for name, value in state["model"].items():
-            own[name].copy_(value)
+            own[name].copy_(share_of(value, own[name]))
         for parameter, value in zip(average.average, state["average"], strict=True):
-            parameter.copy_(value)
+            parameter.copy_(share_of(value, parameter))
     if trainee.probes is not None:
         trainee.probes.load_state_dict(state["probes"])
     optimisers.load_state_dict(state["optimisers"])
     return Progress(**state["progress"])
 
 
-def trained_weights(model: SmolVLMForConditionalGeneration) -> dict[str, torch.Tensor]:
-    return {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
-
-
 def export(
-    model: SmolVLMForConditionalGeneration, processor: SmolVLMProcessor, output: Path, step: int, keep_last: int
-) -> Path:
+    model: SmolVLMForConditionalGeneration, processor: SmolVLMProcessor, output: Path, step: int, keep_last: int, *,
+    writes: bool = True,
+) -> Path:  # fmt: skip
     """Put what is trained at output/checkpoint: a whole checkpoint directory in bfloat16, or an adapter's files.
 
-    Earlier ones stay as output/checkpoint-STEP, keep_last in all.
+    Earlier ones stay as output/checkpoint-STEP, keep_last in all. All ranks call it, one of them writes.
     """
     partial, latest = output / f"{LATEST}.partial", output / LATEST
+    weights = full_state_dict(model) if model.adapter is None else {}
+    if not writes:
+        return latest
     shutil.rmtree(partial, ignore_errors=True)
     try:
         if model.adapter is not None:
             model.adapter.save(partial)
         else:
-            _save_whole(model, processor, partial)
+            _save_whole(model.config, weights, processor, partial)
         (partial / "training.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -132,13 +136,15 @@ def keep_best(output: Path) -> None:
     os.replace(partial, best)
 
 
-def _save_whole(model: SmolVLMForConditionalGeneration, processor: SmolVLMProcessor, directory: Path) -> None:
+def _save_whole(
+    config: SmolVLMConfig, weights: Mapping[str, torch.Tensor], processor: SmolVLMProcessor, directory: Path
+) -> None:
     with torch.device("meta"):
-        half = SmolVLMForConditionalGeneration(model.config)
-    weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}
-    half.load_state_dict(weights, assign=True)
+        half = SmolVLMForConditionalGeneration(config)
+    halves = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in weights.items()}
+    half.load_state_dict(halves, assign=True)
     half.tie_weights()
-    text = model.config.text_config
+    text = config.text_config
     half.generation_config = {  # type: ignore[assignment]
         "bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id, "pad_token_id": text.pad_token_id,
     }  # fmt: skip

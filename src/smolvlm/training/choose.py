@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from .data.drawn import PREFIX as SCENES
+from .data.drawn import ROWS as SCENE_ROWS
 
 Method = Literal["full", "lora", "qlora"]
 TINY = 50e6  # parameters under which a model was trained from nothing here, and takes higher rates
@@ -18,6 +20,7 @@ LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
 EPOCHS = 3
 RANK = 16
+BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
 
 
 def choose_method(parameters: int, free_bytes: int | None) -> Method:
@@ -48,6 +51,8 @@ def finetuning(
         "weight_decay": 0.01, "save_every": max(25, steps // 10), "evaluate_every": max(25, steps // 4),
         "data": [{"path": path} for path in paths],
     }  # fmt: skip
+    if start == BUNDLED:
+        values["data"].append({"path": SCENES, "weight": round(REPLAY * rows / SCENE_ROWS, 6)})
     if validation:
         values["validation"] = [{"path": path} for path in validation]
     if method == "full":

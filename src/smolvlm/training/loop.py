@@ -15,7 +15,7 @@ from random import Random
 
 import torch
 
-from . import checkpoints, parallel
+from . import checkpoints, parallel, sharding
 from .collate import Batch
 from .data.mixture import Tally
 from .evaluate import Scores
@@ -23,7 +23,7 @@ from .objectives import whole_of
 from .parallel import Ranks
 from .recipe import Recipe
 from .reinforce import reinforce
-from .run import Run, open_run
+from .run import Run, objective_of, open_run
 from .selection import combined
 from .speed import product_rate
 from .steps import Made, stream
@@ -85,11 +85,12 @@ def train(
     best/ (the checkpoint with the best scores) and skipped.txt (samples that couldn't be used). minutes, stop: end
     early, after a step; the same call goes on. workers: processes that read. lanes: batches that go through the model
     side by side, the CPU's threads divided among them: for small models faster than all threads on one batch, and
-    steady beside other work. opened: told once everything is open. score: of a checkpoint directory, beside the recipe's own evaluation.
-    Raises ConfigError, DataError; CheckpointError when output holds another run; TrainingError when it can't go on.
+    steady beside other work. opened: told once everything is open. score: of a checkpoint directory, beside the
+    recipe's own evaluation. Raises ConfigError, DataError; CheckpointError when output holds another run; TrainingError
+    when it can't go on.
     """
     with parallel.ranks(device) as ranks:
-        run = open_run(recipe, device, ranks)
+        run = open_run(recipe, ranks)
         recipe = run.recipe
         if opened is not None:
             opened(run)
@@ -99,7 +100,7 @@ def train(
             progress = checkpoints.load_state(output, run.identity, run.trainee, run.optimisers, run.average)
         tally = Tally(recipe.bad_share)
         writer = _Writer(output, ranks, progress.step)
-        rate = product_rate(device, run.trainee.compute) * ranks.ranks
+        rate = product_rate(run.device, run.trainee.compute) * ranks.ranks
         began = last = time.monotonic()
         steps = stream(run.material, progress.step, recipe.steps, workers)
         with side_by_side_lanes(lanes) as side_by_side:
@@ -142,18 +143,20 @@ def learn(run: Run, step: int, made: Made, side_by_side: Lanes | None = None) ->
     whole = parallel.sum_over_ranks(sum(whole_of(batch, run.recipe) for batch in made.batches))
     if not whole:
         return Learned()  # not one sample of this step could be used
+    batches = sharding.alike(made.batches, run.trainee.model.config) if run.recipe.shard else made.batches
+    whole /= run.recipe.sequence_ranks  # ranks that share sequences have counted them all
     parameters, probe_weight = run.optimisers.parameters, run.recipe.probe(step)
-    loss = backward(run.objective, parameters, made.batches, whole, probe_weight, run.device, side_by_side)
+    with objective_of(run) as objective:
+        loss = backward(objective, parameters, batches, whole, probe_weight, run.device, side_by_side)
     loss, gradient = update(run, step, loss, made.batches)
     return Learned(loss, gradient, *_counts(run, made.batches))
 
 
 def save(run: Run, output: Path, progress: checkpoints.Progress) -> None:
-    """State and checkpoint, by rank 0."""
-    if run.ranks.rank == 0:
-        weights = checkpoints.trained_weights(run.trainee.model)
-        checkpoints.save_state(output, run.identity, progress, run.trainee, run.optimisers, run.average, weights)
-        _export(run, output, progress.step)
+    """State and checkpoint: all ranks gather them, rank 0 writes."""
+    writes = run.ranks.rank == 0
+    checkpoints.save_state(output, run.identity, progress, run.trainee, run.optimisers, run.average, writes=writes)
+    _export(run, output, progress.step)
     parallel.barrier()
 
 
@@ -176,10 +179,10 @@ def _evaluate(
     with run.average.in_place():
         if run.evaluate is not None:
             run.trainee.model.eval()
-            scores |= run.evaluate()
+            scores |= sharding.within(run.trainee.model, run.evaluate)
             run.trainee.model.train()
+    checkpoint = _export(run, output, progress.step) if scores or score else output
     if run.ranks.rank == 0 and (scores or score):
-        checkpoint = _export(run, output, progress.step)
         if score is not None:
             scores |= score(checkpoint)
         together = round(combined(scores, run.recipe.selection), 6)
@@ -195,7 +198,9 @@ def _evaluate(
 
 def _export(run: Run, output: Path, step: int) -> Path:
     with run.average.in_place():
-        return checkpoints.export(run.trainee.model, run.processor, output, step, run.recipe.keep_last)
+        return checkpoints.export(
+            run.trainee.model, run.processor, output, step, run.recipe.keep_last, writes=run.ranks.rank == 0
+        )
 
 
 def _counts(run: Run, batches: Sequence[Batch]) -> tuple[int, int, float]:

@@ -60,17 +60,22 @@ def whole_of(batch: Batch, recipe: Recipe) -> float:
     return float(batch.weight.sum()) if recipe.objective == "sft" else float(len(batch.target))
 
 
-def objective_of(trainee: Trainee, recipe: Recipe) -> Objective:
+def loss_of(trainee: Trainee, recipe: Recipe) -> Objective:
     """The recipe's loss of one batch, in the dtype that it computes in."""
 
     def compute(batch: Batch, whole: float, probe_weight: float) -> Tensor:
-        device = batch.input_ids.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=trainee.compute == torch.bfloat16):
+        with autocast(trainee, batch):
             if recipe.objective == "dpo":
                 return preference_loss(trainee, batch, recipe.dpo) / whole
             return answer_loss(trainee, batch, whole, probe_weight)
 
     return compute
+
+
+def autocast(trainee: Trainee, batch: Batch) -> torch.autocast:
+    """Inside, products are of the dtype that the run computes in."""
+    device = batch.input_ids.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=trainee.compute == torch.bfloat16)
 
 
 def answer_loss(trainee: Trainee, batch: Batch, whole: float, probe_weight: float = 0.0) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .recipe import Part, Recipe
+from .sharding import clip_gradients, load_optimiser, whole
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -69,21 +70,22 @@ class Optimisers:
         for table in self.rows:
             if table.grad is not None:
                 table.grad[: self.recipe.train_rows_from] = 0
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        norm = clip_gradients(self.parameters, self.recipe.clip)
         share = self.recipe.rate(step)
         for optimiser, _ in self.parts:
             for group in optimiser.param_groups:
                 group["lr"] = share * group["highest"]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state_dict(self) -> list[dict[str, object]]:
-        return [optimiser.state_dict() for optimiser, _ in self.parts]
+        """Whole, also where weights are shared out; all ranks call it."""
+        return [whole(optimiser.state_dict()) for optimiser, _ in self.parts]
 
     def load_state_dict(self, states: list[dict[str, object]]) -> None:
         for (optimiser, _), state in zip(self.parts, states, strict=True):
-            optimiser.load_state_dict(state)
+            load_optimiser(optimiser, state)
 
 
 def _groups(found: list[tuple[tuple[bool, float, float], list[nn.Parameter]]], rate: float) -> list[dict[str, object]]:

@@ -125,6 +125,9 @@ class Recipe:
     to a share of themselves ("wsd": linearly over the last `decay` of the steps). ema: decay of the averaged weights
     that are evaluated and saved; 0 is without. selection: weights of the scores that say which checkpoint is the best.
 
+    In several processes (torchrun). shard: each rank holds its share of weights, gradients and optimiser state, for
+    models that one card doesn't hold. sequence_ranks: so many ranks share each row of a batch, for long ones.
+
     Drawn scenes only. probe_weight: loss weight of the auxiliary patch labels, falling to 0 at probe_until (share of
     steps). linear_chats: share of samples whose turns follow each other as one chat; in the others each turn sees the
     picture and itself only. split_pictures: share of single pictures that are blown up and cut into tiles, as the
@@ -183,6 +186,8 @@ class Recipe:
     save_every: int = 250
     keep_last: int = 1
     selection: Mapping[str, float] = field(default_factory=dict)
+    shard: bool = False
+    sequence_ranks: int = 1
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -202,9 +207,22 @@ class Recipe:
         if self.bits != 16 and self.adapter is None:
             raise ConfigError(f"recipe {self.name!r}: weights of {self.bits} bits can't be trained; add an [adapter].")
 
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        wrong = {
+            "train_rows_from": self.train_rows_from > 0, "probe_weight": self.probe_weight > 0,
+            "an [adapter]": self.adapter is not None,
+        }  # fmt: skip
+        for name, there in wrong.items():
+            if self.shard and there:
+                raise ConfigError(f"recipe {self.name!r}: shard doesn't go with {name}.")
+        if self.sequence_ranks > 1 and (self.objective != "sft" or self.probe_weight):
+            raise ConfigError(f"recipe {self.name!r}: sequence_ranks needs objective='sft' and no probe_weight.")
+
     def _check_numbers(self) -> None:
         counts = ("samples_per_step", "tiles_per_step", "tiles_per_batch", "tokens_per_batch", "evaluate_every")
-        for name in (*counts, "save_every", "keep_last", "evaluate_scenes", "evaluate_samples"):
+        for name in (*counts, "save_every", "keep_last", "evaluate_scenes", "evaluate_samples", "sequence_ranks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} in recipe {self.name!r}: it must be at least 1.")
         for name in ("learning_rate", "matrix_learning_rate", "clip"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import parallel
 from .collate import Batch
 from .data import Encoded
-from .objectives import policy_loss, said_by, whole_of
+from .objectives import autocast, policy_loss, said_by, whole_of
 from .rewards import reward_named
 from .rollouts import roll_out
 from .run import Run
@@ -59,7 +59,7 @@ def reinforce(run: Run, step: int, questions: Sequence[Encoded]) -> Earned | Non
         loss = 0.0
         for batch, then, reference in zip(batches, old, before, strict=True):
             batch = batch.to(run.device)
-            with torch.autocast(run.device, torch.bfloat16, enabled=trainee.compute == torch.bfloat16):
+            with autocast(trainee, batch):
                 said = said_by(trainee.model, batch)
                 part = policy_loss(said, said.detach() if then is None else then, reference, batch, settings) / whole
             part.backward()

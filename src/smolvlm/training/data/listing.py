@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from .drawn import PREFIX as SCENES
 from .sources import Source
-from .stream import PREFIX
+from .stream import PREFIX as HUB
 
 KNOWN = tuple(one.name for one in dataclasses.fields(Source))
 OTHER = ("mixture", "weight")  # of a table that names another file
@@ -96,7 +97,7 @@ def _placed(source: Source, data_root: str) -> Source:
     """The source with its relative paths taken from data_root."""
 
     def place(path: str) -> str:
-        return path if not path or path.startswith((PREFIX, "~")) else str(Path(data_root).expanduser() / path)
+        return path if not path or path.startswith((HUB, SCENES, "~")) else str(Path(data_root).expanduser() / path)
 
     if not data_root:
         return source

@@ -18,6 +18,8 @@ import numpy as np
 from ...errors import ConfigError, DataError
 from ...media.source import shown
 from .arrow import Groups, ParquetTable
+from .drawn import PREFIX as SCENES
+from .drawn import SceneTable
 from .formats import convert, format_named, recognise
 from .order import shuffled_runs
 from .roots import resolve_sample
@@ -38,11 +40,11 @@ _HELD_OUT = re.compile(r"(test|val|valid|validation|dev|eval)(\d*|[-_.].*)", re.
 class Source:
     """What a user says of a data set.
 
-    path: a file, a folder, a pattern with *, or hub:owner/name. format: told by the columns when empty. weight: how
-    many times an epoch goes through it; with 0.1 each epoch takes another tenth. media_root: the folder that its
-    pictures and videos are named from, the folder of the data file when empty.
-    min_tokens: samples with fewer are passed over. kind, samples: what is known of it: one of KINDS, and how many
-    samples it has (0 is unknown); nothing follows from them but the shares of a mixture. Raises ConfigError.
+    path: a file, a folder, a pattern with *, hub:owner/name, or scenes: for drawn ones. format: told by the columns
+    when empty. weight: how many times an epoch goes through it; with 0.1 each epoch takes another tenth. media_root:
+    the folder that its pictures and videos are named from, the folder of the data file when empty. min_tokens: samples
+    with fewer are passed over. kind, samples: what is known of it: one of KINDS, and how many samples it has (0 is
+    unknown); nothing follows from them but the shares of a mixture. Raises ConfigError.
     """
 
     path: str
@@ -143,6 +145,8 @@ def _open(path: str) -> tuple[list[Table], list[Path]]:
     """(tables, files left out) of what a user names."""
     if path.startswith(PREFIX):
         return [HubTable(path)], []
+    if path.startswith(SCENES):
+        return [SceneTable(path)], []
     named, left_out = Path(path).expanduser(), list[Path]()
     if named.is_dir():
         files, left_out = _files_of(named)
