@@ -95,8 +95,8 @@ static void attend(pool_t *pool, const attention_t *a, int head, int first_token
             const uint32_t *w = k + panel * key_units * PANEL, *x = q + row * stride;
             for (int c = 0; c < PANEL; c += W * C) {
                 vf sum[R][C];
-#define F32_SCORES(rows) tile_f32(rows, key_units, x, stride, w + c, NULL, sum)
-#define BF16_SCORES(rows) tile_bf16(rows, key_units, x, stride, w + c, NULL, sum)
+#define F32_SCORES(rows) tile_f32(rows, C, key_units, x, stride, w + c, NULL, sum)
+#define BF16_SCORES(rows) tile_bf16(rows, C, key_units, x, stride, w + c, NULL, sum)
                 if (t->exact) { FOR_ROWS(n, F32_SCORES) } else { FOR_ROWS(n, BF16_SCORES) }
                 for (int i = 0; i < n; i++)
                     for (int j = 0; j < C; j++) store(scores + i * padded + panel * PANEL + c + j * W, sum[i][j]);
@@ -112,7 +112,7 @@ static void attend(pool_t *pool, const attention_t *a, int head, int first_token
         }
         for (long first = 0; first < d; first += PANEL) {
             const uint32_t *w = v + first * a->capacity / unit;
-            float_tiles(!t->exact, n, padded / unit, (const uint32_t *)weights, w, NULL, out);
+            float_tiles(!t->exact, n, padded / unit, (const uint32_t *)weights, w, NULL, MIN(PANEL, d - first), out);
             for (int i = 0; i < n; i++) {
                 long token = a->grouped ? first_token : first_token + row + i;
                 long column = (a->grouped ? (long)head * groups + row + i : head) * d + first;

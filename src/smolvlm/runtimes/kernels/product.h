@@ -154,15 +154,23 @@ static void finish(const product_t *p, int row, int rows, int panel, float out[R
         default: CALL(R);                          \
     }
 
-static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, const char *ahead,
+/* The first `wanted` columns of a panel; the last few of them by a narrow tile, as those of a head of 72 dimensions. */
+static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, const char *ahead, int wanted,
                         float out[R][PANEL]) {
-    for (int c = 0; c < PANEL; c += W * C) {
+    for (int c = 0; c < wanted; c += W * C) {
         vf sum[R][C];
-#define F32_TILE(rows) tile_f32(rows, units, x, units, w + c, ahead, sum)
-#define BF16_TILE(rows) tile_bf16(rows, units, x, units, w + c, ahead, sum)
-        if (bf16) { FOR_ROWS(n, BF16_TILE) } else { FOR_ROWS(n, F32_TILE) }
+        int vectors = wanted - c <= W ? 1 : C;
+#define F32_TILE(rows) tile_f32(rows, C, units, x, units, w + c, ahead, sum)
+#define BF16_TILE(rows) tile_bf16(rows, C, units, x, units, w + c, ahead, sum)
+#define NARROW_F32_TILE(rows) tile_f32(rows, 1, units, x, units, w + c, ahead, sum)
+#define NARROW_BF16_TILE(rows) tile_bf16(rows, 1, units, x, units, w + c, ahead, sum)
+        if (vectors == C) {
+            if (bf16) { FOR_ROWS(n, BF16_TILE) } else { FOR_ROWS(n, F32_TILE) }
+        } else {
+            if (bf16) { FOR_ROWS(n, NARROW_BF16_TILE) } else { FOR_ROWS(n, NARROW_F32_TILE) }
+        }
         for (int i = 0; i < n; i++)
-            for (int j = 0; j < C; j++) store(out[i] + c + j * W, sum[i][j]);
+            for (int j = 0; j < vectors; j++) store(out[i] + c + j * W, sum[i][j]);
     }
 }
 
@@ -172,7 +180,7 @@ static void int8_tiles(int n, const product_t *p, int row, const uint32_t *w, in
     const uint32_t *x = (const uint32_t *)p->x.units + row * units;
     for (int c = 0; c < PANEL; c += W * C) {
         vi sum[R][C];
-#define INT8_TILE(rows) tile_int8(rows, units, x, units, w + c, ahead, sum)
+#define INT8_TILE(rows) tile_int8(rows, C, units, x, units, w + c, ahead, sum)
         FOR_ROWS(n, INT8_TILE)
         for (int i = 0; i < n; i++)
             for (int j = 0; j < C; j++) {
@@ -305,7 +313,7 @@ static void product_task(void *job, int task, int worker) {
             else if (p->x.kind == INT8)
                 int8_tiles(n, p, row, w, panel, ahead, out);
             else
-                float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, ahead, out);
+                float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, ahead, PANEL, out);
             if (p->w->format == INT8 && p->x.kind != INT8) scale_columns(p, n, panel, out);
             finish(p, row, n, panel, out);
         }

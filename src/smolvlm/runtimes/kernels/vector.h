@@ -154,20 +154,20 @@ ALWAYS vi dot_int8(vi sum, vu x, vu w) {
 #endif
 }
 
-/* A tile of `rows` x C vectors over `units`. x: rows of `stride` units; w: a panel, from the tile's first column.
+/* A tile of `rows` x `vectors` (at most C) over `units`. x: rows of `stride` units; w: a panel, from the tile's first column.
    ahead: weights that are wanted next; a line of them is fetched with each unit, as multiplying leaves the memory idle. */
 #define DEFINE_TILE(NAME, TYPE, DOT)                                                                              \
-    ALWAYS void NAME(const int rows, long units, const uint32_t *x, long stride, const uint32_t *w,               \
-                     const char *ahead, TYPE sum[R][C]) {                                                         \
+    ALWAYS void NAME(const int rows, const int vectors, long units, const uint32_t *x, long stride,               \
+                     const uint32_t *w, const char *ahead, TYPE sum[R][C]) {                                      \
         for (int i = 0; i < rows; i++)                                                                            \
-            for (int j = 0; j < C; j++) sum[i][j] = (TYPE){0};                                                    \
+            for (int j = 0; j < vectors; j++) sum[i][j] = (TYPE){0};                                                  \
         for (long u = 0; u < units; u++, w += PANEL) {                                                            \
             vu column[C];                                                                                         \
             if (ahead) __builtin_prefetch(ahead + 64 * u, 0, 2);                                                  \
-            for (int j = 0; j < C; j++) column[j] = *(const vu *)(w + j * W);                                     \
+            for (int j = 0; j < vectors; j++) column[j] = *(const vu *)(w + j * W);                               \
             for (int i = 0; i < rows; i++) {                                                                      \
                 vu value = splat_bits(x[i * stride + u]);                                                         \
-                for (int j = 0; j < C; j++) sum[i][j] = DOT(sum[i][j], value, column[j]);                         \
+                for (int j = 0; j < vectors; j++) sum[i][j] = DOT(sum[i][j], value, column[j]);                   \
             }                                                                                                     \
         }                                                                                                         \
     }
