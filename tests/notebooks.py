@@ -64,7 +64,7 @@ def _shown(value: Any) -> dict[str, Any]:
 
 def main() -> None:
     for name in sys.argv[1:]:
-        notebook = Path(name)
+        notebook = Path(name).absolute()
         content = json.loads(notebook.read_text(encoding="utf-8"))
         count = 0
         for cell, outputs in zip(content["cells"], execute(notebook), strict=True):

@@ -140,10 +140,10 @@ def test_two_processes_learn_what_one_does(notes: Path, tmp_path: Path, more: li
         f'learning_rate = 1e-4\n[[data]]\npath = "{notes}"\n'
     )
     train(read_recipe(file), tmp_path / "one", workers=0)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["-m", "smolvlm", "train", str(file), "-o", str(tmp_path / "two"), "--workers", "0", "--quiet", *more]
     done = subprocess.run(
-        [*start, *command], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        [*start, *command], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = trained(tmp_path / "one"), trained(tmp_path / "two")

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..scenes import SKILLS, draw
-
 SEED = 5
 
 
@@ -19,6 +17,7 @@ def scene_scores(cases: int, start: str) -> Callable[[Path], dict[str, float]]:
 
     def score(checkpoint: Path) -> dict[str, float]:
         from ..checkpoint.adapters import CONFIG_NAME
+        from ..scenes import SKILLS
         from ..vlm import load
 
         adapted = (checkpoint / CONFIG_NAME).is_file()
@@ -37,6 +36,8 @@ def scene_scores(cases: int, start: str) -> Callable[[Path], dict[str, float]]:
 
 def _request(skill: str, index: int) -> tuple[dict[str, Any], str]:
     """A question as ask() takes it, and its answer."""
+    from ..scenes import draw
+
     scene = draw(skill, SEED, index, "validation")
     turn = scene.turns[index % len(scene.turns)]
     asked: dict[str, Any] = {"question": turn.question, "max_new_tokens": 160, "detail": scene.detail}

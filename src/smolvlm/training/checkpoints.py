@@ -38,6 +38,13 @@ class Progress:
     best: float | None = None
     scores: list[dict[str, Any]] = field(default_factory=list)
 
+    def count(self, samples: int, tokens: int, skipped: int) -> None:
+        """One more step is done."""
+        self.step += 1
+        self.samples += samples
+        self.tokens += tokens
+        self.skipped += skipped
+
 
 def save_state(
     directory: Path, identity: Mapping[str, str], progress: Progress, trainee: Trainee, optimisers: Optimisers,

@@ -109,21 +109,16 @@ def train(
                     tally.add(made.read)
                     writer.skipped(step, made)
                 learned = learn(run, step, made, side_by_side)
-                done = step + 1
-                progress.step = done
-                progress.samples += learned.samples
-                progress.tokens += learned.tokens
-                progress.skipped += len(made.read.skipped) if made.read else 0
-                ended = parallel.any_rank(
-                    (stop is not None and stop()) or (minutes is not None and time.monotonic() - began > 60 * minutes)
-                )
+                progress.count(learned.samples, learned.tokens, len(made.read.skipped) if made.read else 0)
+                done = progress.step
+                late = minutes is not None and time.monotonic() - began > 60 * minutes
+                ended = parallel.any_rank(late or (stop is not None and stop()))
                 finished = done == recipe.steps
                 scores = None
                 if finished or done % recipe.evaluate_every == 0:
                     scores = _evaluate(run, output, progress, score)
                 now = time.monotonic()
-                metrics = _metrics(recipe, progress, learned, now - last, rate, scores)
-                writer.step(metrics, report)
+                writer.step(_metrics(recipe, progress, learned, now - last, rate, scores), report)
                 last = now
                 if finished or ended or done % recipe.save_every == 0:
                     save(run, output, progress)
@@ -207,8 +202,10 @@ def _counts(run: Run, batches: Sequence[Batch]) -> tuple[int, int, float]:
     """(samples, tokens, operations) of a step, of all ranks."""
     samples, tokens = sum(len(batch.names) for batch in batches), sum(batch.tokens for batch in batches)
     tiles, answers = sum(len(batch.tiles) for batch in batches), sum(len(batch.target) for batch in batches)
-    total = parallel.sum_over_ranks
-    return int(total(samples)), int(total(tokens)), total(run.work.of_step(tokens, tiles, answers))
+    counted = (samples, tokens, run.work.of_step(tokens, tiles, answers))
+    # ranks that share sequences read the same samples
+    all_samples, all_tokens, operations = (parallel.sum_over_ranks(one) / run.recipe.sequence_ranks for one in counted)
+    return int(all_samples), int(all_tokens), operations
 
 
 class _Writer:
