@@ -109,3 +109,8 @@ def test_epochs_of_smolvlm2_are_the_implied_number_of_steps() -> None:
     for name, steps in (("smolvlm2_video_sft", 5912), ("smolvlm2_video_sft_2b", 6550)):
         recipe = stage(name)
         assert math.floor(taken(list(recipe.data)) / recipe.samples_per_step) == steps
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "stages").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_stage_on_the_scale_of_nano_is_a_recipe(path: Path) -> None:
+    assert read_recipe(path).steps > 0

@@ -1,7 +1,7 @@
 """A sensible recipe for a person's data on a person's machine, as the values of its TOML.
 
-Rates of the released sizes are the published ones: SmolVLM2's for all weights, the notebook's for adapters. Those of the
-bundled model are what a few runs of benchmarks/finetune_nano.py led to.
+Rates of the released sizes are the published ones: SmolVLM2's for all weights, the notebook's for adapters. Those of
+the bundled model are what a few runs of benchmarks/finetune_nano.py led to.
 """
 
 from __future__ import annotations
