@@ -10,7 +10,7 @@
   dpo      preference alignment: held-out pairs whose better answer is the likelier one, beside the start
   grpo     rewards: prices on receipts, exactly right
 
-The recipes are recipes/stages/*.toml; image QA and video fine-tuning are examples/*.ipynb and finetune_nano.py. Each
+The recipes are recipes/stages/*.toml; image QA is examples/image_qa.ipynb, video fine-tuning in finetune_nano.py. Each
 run is one `smolvlm train`, in full, in a process of its own. Scores are of unseen material, exact and greedy, before
 and after. Prints a table, then JSON.
 """
