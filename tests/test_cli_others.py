@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from smolvlm import hub
-from smolvlm.runtimes.bindings import library
+from smolvlm.runtimes.bindings import load_kernels
 from smolvlm.vlm import VLM, load
 from tests.commands import REPOSITORY, run
 from tests.tiny import tiny_checkpoint
@@ -177,9 +177,9 @@ def test_doctor_names_the_kernels_or_how_to_get_them(
     monkeypatch.undo()
     monkeypatch.setattr(hub, "_BUNDLED_DIRECTORY", directory)
     monkeypatch.setattr("smolvlm.runtimes.bindings.LIBRARY", directory / "none.so")
-    library.cache_clear()
+    load_kernels.cache_clear()
     outcome = run(capsys, ["doctor"])
-    library.cache_clear()
+    load_kernels.cache_clear()
     assert (
         outcome.code == 0 and "native kernels    were not compiled" in outcome.out and "apt install gcc" in outcome.out
     )

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(not kernels.LIBRARY.is_file(), reason="the kerne
 @pytest.fixture(params=["avx512", "avx512vnni", "avxvnni", "avx2", "arm86", "plain"])
 def copy_of_kernels(request: pytest.FixtureRequest) -> Iterator[object]:
     """The library with one of its copies chosen."""
-    library = bindings.library()
+    library = bindings.load_kernels()
     if library.sm_choose(request.param.encode()) is None:
         pytest.skip(f"this processor has no {request.param}")
     yield library
@@ -99,7 +99,7 @@ def test_4_bit_weights_are_the_same_for_few_rows_and_for_many(copy_of_kernels: o
 def test_4_bit_weights_are_near_the_given_ones() -> None:
     rng = np.random.default_rng(2)
     weights = rng.standard_normal((64, 128), np.float32)
-    packed = product(bindings.library(), weights, np.eye(128, dtype=np.float32)[:12], INT4).T  # (64, 12)
+    packed = product(bindings.load_kernels(), weights, np.eye(128, dtype=np.float32)[:12], INT4).T  # (64, 12)
     groups = weights.reshape(64, 4, GROUP)
     step = np.abs(groups).max(axis=2) / 7  # the plain way to choose scales
     plain = (np.rint(groups / step[..., None]) * step[..., None]).reshape(64, 128)
@@ -236,14 +236,14 @@ def test_a_checkpoint_that_does_not_fit_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_without_built_kernels_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bindings.library.cache_clear()
+    bindings.load_kernels.cache_clear()
     monkeypatch.setattr(bindings, "LIBRARY", tmp_path / "none.so")
     with pytest.raises(ConfigError, match="no C compiler.*runtime='torch'"):
-        bindings.library()
+        bindings.load_kernels()
     (tmp_path / "none.so").write_bytes(b"not a library")
     with pytest.raises(ConfigError, match="can't be loaded.*runtime='torch'"):
-        bindings.library()
-    bindings.library.cache_clear()
+        bindings.load_kernels()
+    bindings.load_kernels.cache_clear()
 
 
 def test_a_build_without_a_compiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

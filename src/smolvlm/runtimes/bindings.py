@@ -58,7 +58,7 @@ class SpanStruct(ctypes.Structure):
 
 
 @cache
-def library() -> Any:
+def load_kernels() -> Any:
     """The compiled kernels. Raises ConfigError when they were not built, or were built for another machine."""
     if not LIBRARY.is_file():
         raise ConfigError(
@@ -93,7 +93,7 @@ class Pool:
     """The threads that share the kernels' work. Threads don't survive a fork: a new process starts its own."""
 
     def __init__(self, threads: int) -> None:
-        self._library = library()
+        self._library = load_kernels()
         self._threads = threads
         self._start()
 
@@ -115,7 +115,7 @@ class Pool:
 
 def kernels_name() -> str:
     """Which copy of the kernels suits this processor: a name of kernels/build.py's COPIES, or "plain"."""
-    return library().sm_choose(None).decode()
+    return load_kernels().sm_choose(None).decode()
 
 
 def fast_dtype() -> str:

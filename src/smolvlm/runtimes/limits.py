@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoint.safetensors import narrow
 from ..errors import ConfigError
-from .bindings import BF16, F32, INT8, PANEL, LinearStruct, Pool, library
+from .bindings import BF16, F32, INT8, PANEL, LinearStruct, Pool, load_kernels
 from .machine import timed, usable_cores
 
 ROWS, INPUTS, OUTPUTS = 1024, 2048, 8192  # of a product: larger than any of the family, so little else is measured
@@ -25,7 +25,7 @@ def multiply_rate(dtype: str) -> float:
     dtype: "float32", "bfloat16" or "int8" (8 bits on both sides). The native kernels multiply; without them torch does.
     """
     try:
-        library()
+        load_kernels()
     except ConfigError:
         return torch_rate(dtype)
     return _rate(_native_product(dtype))
@@ -48,7 +48,7 @@ def read_rate() -> float:
 
 def _native_product(dtype: str) -> Callable[[], object]:
     form, item = FORMATS[dtype]
-    library().sm_choose(None)
+    load_kernels().sm_choose(None)
     pool = Pool(usable_cores())
     random = np.random.default_rng(0)
     x = random.standard_normal((ROWS, INPUTS), np.float32)
@@ -64,7 +64,7 @@ def _native_product(dtype: str) -> Callable[[], object]:
     kept = (panels, scale)  # the structure holds addresses only
 
     def product() -> object:
-        library().sm_multiply(pool.address, ctypes.byref(weights), ROWS, x.ctypes.data, y.ctypes.data)
+        load_kernels().sm_multiply(pool.address, ctypes.byref(weights), ROWS, x.ctypes.data, y.ctypes.data)
         return kept
 
     return product

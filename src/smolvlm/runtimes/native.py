@@ -36,7 +36,7 @@ from .bindings import (
     TextStruct,
     TowerStruct,
     VisionStruct,
-    library,
+    load_kernels,
 )
 from .machine import usable_cores
 from .motor import ArrayFeatures, Slot, Span, require_prefix, require_room, require_tiles
@@ -95,7 +95,7 @@ class NativeMotor(ArrayFeatures):
         unusual = unusual_parts(self.config)
         if unusual:
             raise ConfigError(f"The native runtime can't run this model ({', '.join(unusual)}): use runtime='torch'.")
-        self._library = library()
+        self._library = load_kernels()
         self._library.sm_choose(None)
         self._pool = Pool(threads or usable_cores())
         self._kept: list[Any] = []  # memory that the kernels point to

@@ -16,7 +16,7 @@ from ..checkpoint import OutgoingTensor, TensorEntry, map_tensor, read_index, re
 from ..checkpoint.quantised import GROUP, METHOD, MODES, SCALE, STORED
 from ..checkpoint.shapes import HEAD
 from ..errors import CheckpointError, ConfigError, InputError
-from .bindings import INT4, INT8, SOURCES, Pool, library
+from .bindings import INT4, INT8, SOURCES, Pool, load_kernels
 from .machine import usable_cores
 
 LAYERS = "model.text_model.layers."
@@ -81,7 +81,7 @@ def _quantised(pool: Pool, form: int, entry: TensorEntry) -> tuple[np.ndarray, n
         values, scale = np.empty((outputs, inputs), np.int8), np.empty(outputs, np.float32)
     else:
         values, scale = np.empty((outputs, inputs // 2), np.uint8), np.empty((outputs, inputs // GROUP), np.uint16)
-    library().sm_quantise(
+    load_kernels().sm_quantise(
         pool.address, form, SOURCES[entry.dtype], outputs, inputs, given.ctypes.data, values.ctypes.data,
         scale.ctypes.data,
     )  # fmt: skip
