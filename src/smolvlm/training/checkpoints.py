@@ -32,18 +32,8 @@ class Progress:
     """How far a run is, kept with its state. step: the next one. scores: of steps that were evaluated."""
 
     step: int = 0
-    samples: int = 0
-    tokens: int = 0
     skipped: int = 0
-    best: float | None = None
     scores: list[dict[str, Any]] = field(default_factory=list)
-
-    def count(self, samples: int, tokens: int, skipped: int) -> None:
-        """One more step is done."""
-        self.step += 1
-        self.samples += samples
-        self.tokens += tokens
-        self.skipped += skipped
 
 
 def save_state(

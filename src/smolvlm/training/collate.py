@@ -63,11 +63,16 @@ class Batch:
 
     def pixel_values(self) -> Tensor:
         """(tiles, 3, side, side) float32 from -1 to 1."""
-        return self.tiles.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+        return pixels_of(self.tiles)
 
     def per_talk(self, values: Tensor) -> Tensor:
         """(targets,) -> (talks,): the sum of each branch."""
         return values.new_zeros(self.talks).index_add(0, self.talk, values)
+
+
+def pixels_of(tiles: Tensor) -> Tensor:
+    """(tiles, side, side, 3) uint8 -> (tiles, 3, side, side) float32 from -1 to 1."""
+    return tiles.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 @dataclass

@@ -109,8 +109,8 @@ def train(
                     tally.add(made.read)
                     writer.skipped(step, made)
                 learned = learn(run, step, made, side_by_side)
-                progress.count(learned.samples, learned.tokens, len(made.read.skipped) if made.read else 0)
-                done = progress.step
+                progress.step = done = step + 1
+                progress.skipped += len(made.read.skipped) if made.read else 0
                 late = minutes is not None and time.monotonic() - began > 60 * minutes
                 ended = parallel.any_rank(late or (stop is not None and stop()))
                 finished = done == recipe.steps
@@ -181,10 +181,9 @@ def _evaluate(
         if score is not None:
             scores |= score(checkpoint)
         together = round(combined(scores, run.recipe.selection), 6)
-        progress.scores.append({"step": progress.step, "scores": scores, "combined": together})
-        if progress.best is None or together > progress.best:
-            progress.best = together
+        if all(together > one["combined"] for one in progress.scores):
             checkpoints.keep_best(output)
+        progress.scores.append({"step": progress.step, "scores": scores, "combined": together})
         text = json.dumps(progress.scores, indent=1) + "\n"
         (output / checkpoints.SCORES).write_text(text, encoding="utf-8")
     parallel.barrier()

@@ -26,7 +26,7 @@ from ..model.adapters import add_adapter
 from ..model.lowbit import quantise_base
 from .optimiser import freeze
 from .recipe import Recipe
-from .start import changed, model_config, open_processor
+from .start import changed, keeps_reference, model_config, open_processor
 
 ANSWERS = 0.5  # share of a batch's tokens that are learned: most of a conversation's text, none of its pictures
 OPTIMISER = {
@@ -84,6 +84,8 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         alive.reset()
         _step(model, recipe, tiles, min(tokens, config.text_config.max_position_embeddings), tokens)
         step = alive.most - weights
+        if keeps_reference(recipe):
+            weights *= 2
         own = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         return Plan(
             tiles, tokens, sum(parameter.numel() for parameter in model.parameters()),

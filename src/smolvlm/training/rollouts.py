@@ -18,6 +18,7 @@ from ..generation.generate import generate
 from ..model import SmolVLMForConditionalGeneration
 from ..processing.tokenizer import SmolVLMTokenizer
 from ..types import SamplingParams
+from .collate import pixels_of
 from .data import Encoded
 from .recipe import Reinforcement
 from .rewards import Reward
@@ -70,7 +71,7 @@ def _answer(
     model.eval()
     try:
         if len(tiles):
-            pixels = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+            pixels = pixels_of(torch.from_numpy(tiles).to(device))
             features = model.get_image_features(pixels[None].to(model.dtype))  # (tiles, image tokens, hidden)
             batch["image_hidden_states"] = features.repeat(settings.group, 1, 1)
         params = [

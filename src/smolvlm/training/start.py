@@ -43,14 +43,19 @@ def make_trainee(recipe: Recipe, processor: SmolVLMProcessor, device: str = "cpu
         raise ConfigError(f"recipe {recipe.name!r} trains nothing: every rate is 0.")
     if recipe.recompute:
         model.gradient_checkpointing_enable()
-    compares = recipe.objective == "dpo" or (recipe.grpo is not None and recipe.grpo.kl > 0)
     reference = None
-    if compares and recipe.adapter is None:
+    if keeps_reference(recipe):
         reference = copy.deepcopy(model).eval().requires_grad_(False)
     probes = None
     if recipe.probe_weight:
         probes = Probes(model.config.vision_config.hidden_size).to(device)
     return Trainee(model.train(), getattr(torch, recipe.compute), probes, reference)
+
+
+def keeps_reference(recipe: Recipe) -> bool:
+    """Whether a frozen copy of the model is compared with: with an adapter it is the model without it."""
+    compares = recipe.objective == "dpo" or (recipe.grpo is not None and recipe.grpo.kl > 0)
+    return compares and recipe.adapter is None
 
 
 def start_model(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMForConditionalGeneration:

@@ -123,7 +123,7 @@ def as_sample(learned: Learned) -> Sample:
         return replace(learned.as_branches(0), name=str(learned.place))
     first = int(min(one.learned.argmax() for one in (learned.chosen, learned.rejected)))
     branches = tuple(
-        Branch(tuple(one.ids[first:].tolist()), tuple(one.learned[first:].tolist()), (kind,) * _answers(one))
+        Branch(tuple(one.ids[first:].tolist()), tuple(one.learned[first:].tolist()), (kind,) * one.answers)
         for kind, one in (("chosen", learned.chosen), ("rejected", learned.rejected))
     )
     assert (learned.chosen.ids[:first] == learned.rejected.ids[:first]).all(), "one question, two answers"
@@ -143,10 +143,6 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.is_file() else 0
-
-
-def _answers(one: Encoded) -> int:
-    return int(one.learned[0]) + int((one.learned[1:] & ~one.learned[:-1]).sum())
 
 
 def _without_content(one: Learned) -> Learned:

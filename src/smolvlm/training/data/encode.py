@@ -46,10 +46,14 @@ class Encoded:
     def tokens(self) -> int:
         return len(self.ids)
 
+    @property
+    def answers(self) -> int:
+        """How many stretches are learned."""
+        return int((self.learned & ~np.concatenate([[False], self.learned[:-1]])).sum())
+
     def as_branches(self, patches: int) -> Branches:
         """The same for collate(): all of it one branch. patches: of a tile; nothing is known of what they show."""
-        starts = self.learned & ~np.concatenate([[False], self.learned[:-1]])
-        branch = Branch(tuple(self.ids.tolist()), tuple(self.learned.tolist()), ("answer",) * int(starts.sum()))
+        branch = Branch(tuple(self.ids.tolist()), tuple(self.learned.tolist()), ("answer",) * self.answers)
         labels = np.full((len(self.tiles), patches, 3), -1, np.int16)
         return Branches("data", (), (branch,), self.tiles, labels)
 
