@@ -127,8 +127,8 @@ def test_how_a_step_is_cut_changes_no_gradient() -> None:
 
 def test_the_loss_of_many_answers_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, found = collate(drawn(), 2), []
-    for most in (100_000, 7):
-        monkeypatch.setattr(objectives, "TARGETS_AT_ONCE", most)
+    for most in (2**24, 7 * 1024):
+        monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", most)
         one = trainee()
         loss = answer_loss(one, batch, 1.0)
         loss.backward()

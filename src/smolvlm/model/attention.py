@@ -61,7 +61,7 @@ def attend(
     groups = query.shape[1] // key.shape[1]
     if not need_weights and not dropout and _learns_on_cpu(query):
         query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
-        out = Products.apply(query, _repeat(key, groups), _repeat(value, groups), mask, causal)
+        out = Products.apply(query, key, value, mask, causal)
         return out.transpose(1, 2).flatten(2), None
     if need_weights or implementation == "eager":
         out, weights = _eager(query, _repeat(key, groups), _repeat(value, groups), mask, causal, dropout)
@@ -125,13 +125,13 @@ class Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """(batch, heads, queries, head_dim), as many heads of key and value; mask as in attend."""
+        """As in attend."""
         ctx.save_for_backward(query, key, value, mask)
         ctx.causal = causal
         out = torch.empty_like(query)
-        for part, few in _parts(query, key, mask):
-            weights = _softmax(query[part], key[part], few, causal)  # (some heads, queries, keys)
-            out[part] = weights @ value[part]
+        for part, shared, few in _parts(query, key, mask):
+            weights = _softmax(query[part], _for_each(key[shared], query[part]), few, causal)  # (heads, queries, keys)
+            out[part] = weights @ _for_each(value[shared], query[part])
         return out
 
     @staticmethod
@@ -139,25 +139,41 @@ class Products(torch.autograd.Function):
         query, key, value, mask = ctx.saved_tensors
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         scale = query.shape[-1] ** -0.5
-        for part, few in _parts(query, key, mask):
-            weights, came = _softmax(query[part], key[part], few, ctx.causal), gradient[part]
-            found[2][part] = weights.transpose(1, 2) @ came
-            change = came @ value[part].transpose(1, 2)  # (some heads, queries, keys), of the weights
+        for part, shared, few in _parts(query, key, mask):
+            keys, values = _for_each(key[shared], query[part]), _for_each(value[shared], query[part])
+            weights, came = _softmax(query[part], keys, few, ctx.causal), gradient[part]
+            found[2][shared] = _together(weights.transpose(1, 2) @ came, key[shared])
+            change = came @ values.transpose(1, 2)  # (some heads, queries, keys), of the weights
             change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype).mul_(scale)
-            found[0][part] = change @ key[part]
-            found[1][part] = change.transpose(1, 2) @ query[part]
+            found[0][part] = change @ keys
+            found[1][shared] = _together(change.transpose(1, 2) @ query[part], key[shared])
         return *found, None, None
 
 
-def _parts(query: Tensor, key: Tensor, mask: Tensor | None) -> Iterator[tuple[tuple[int, slice], Tensor | None]]:
-    """((number in the batch, a few heads), their mask): so many that their weights stay in the cache."""
+Part = tuple[int, slice]  # number in the batch, heads
+
+
+def _parts(query: Tensor, key: Tensor, mask: Tensor | None) -> Iterator[tuple[Part, Part, Tensor | None]]:
+    """(a few heads of query, theirs of key, their mask): so many that their weights stay in the cache."""
     batch, heads, queries, _ = query.shape
-    few = max(1, WEIGHTS_AT_ONCE // (queries * key.shape[2]))
+    groups = heads // key.shape[1]
+    few = max(1, WEIGHTS_AT_ONCE // (queries * key.shape[2] * groups))  # heads of key
     for number in range(batch):
-        for first in range(0, heads, few):
-            some = slice(first, first + few)
+        for first in range(0, key.shape[1], few):
+            some = slice(first * groups, (first + few) * groups)
             seen = None if mask is None else mask[number if len(mask) > 1 else 0]  # (1 or heads, 1 or queries, keys)
-            yield (number, some), seen if seen is None or len(seen) == 1 else seen[some]
+            seen = seen if seen is None or len(seen) == 1 else seen[some]
+            yield (number, some), (number, slice(first, first + few)), seen
+
+
+def _for_each(shared: Tensor, query: Tensor) -> Tensor:
+    """(heads of key, keys, head_dim) -> (heads of query, keys, head_dim)."""
+    return shared if len(shared) == len(query) else shared.repeat_interleave(len(query) // len(shared), dim=0)
+
+
+def _together(each: Tensor, shared: Tensor) -> Tensor:
+    """The gradient of what several heads share: the sum of theirs, in float32."""
+    return each if len(each) == len(shared) else each.unflatten(0, (len(shared), -1)).sum(1, dtype=torch.float32)
 
 
 def _softmax(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

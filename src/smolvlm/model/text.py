@@ -13,6 +13,7 @@ from ..config import SmolVLMConfig, SmolVLMTextConfig
 from ..errors import InputError
 from .attention import Attention, attend
 from .cache import KVCache
+from .remade import through
 from .vision import activation
 
 Rotary = tuple[Tensor, Tensor]
@@ -25,10 +26,13 @@ class SmolVLMRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.of(x, self.weight)
+
+    def of(self, x: Tensor, weight: Tensor) -> Tensor:
         """fp32 inside; cast back *before* the weight, as Llama does."""
         normed = x.float()
         normed = normed * torch.rsqrt(normed.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed.to(x.dtype)
+        return weight * normed.to(x.dtype)
 
 
 def rotary(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotary:
@@ -84,8 +88,10 @@ class SmolVLMTextMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+    def forward(self, x: Tensor, keep: bool = False) -> Tensor:
+        """keep: of `through`."""
+        wide = self.gate_proj(x), self.up_proj(x)
+        return through(lambda gate, up: self.activation(gate) * up, wide, self.down_proj, keep=keep)
 
 
 class SmolVLMTextLayer(nn.Module):
@@ -95,13 +101,22 @@ class SmolVLMTextLayer(nn.Module):
         self.mlp = SmolVLMTextMLP(config)
         self.input_layernorm = SmolVLMRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = SmolVLMRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gradient_checkpointing = False
 
     def forward(
         self, x: Tensor, turn: Rotary, mask: Tensor | None, causal: bool, cache: KVCache | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        attended, weights = self.self_attn(self.input_layernorm(x), turn, mask, causal, cache, need_weights)
+        keep = self.gradient_checkpointing  # then the whole layer is made again
+        attended, weights = through(
+            self.input_layernorm.of, (x, self.input_layernorm.weight),
+            lambda normed: self.self_attn(normed, turn, mask, causal, cache, need_weights), keep=keep,
+        )  # fmt: skip
         x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), weights
+        inner = through(
+            self.post_attention_layernorm.of, (x, self.post_attention_layernorm.weight),
+            lambda normed: self.mlp(normed, keep), keep=keep,
+        )  # fmt: skip
+        return x + inner, weights
 
 
 class SmolVLMTextModel(nn.Module):

@@ -18,6 +18,7 @@ from ..errors import InputError
 from .attention import attend, check_implementation
 from .outputs import BaseModelOutput
 from .pretrained import Pretrained
+from .remade import through
 
 
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:
@@ -106,8 +107,9 @@ class SmolVLMVisionMLP(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+    def forward(self, x: Tensor, keep: bool = False) -> Tensor:
+        """keep: of `through`."""
+        return through(self.activation, (self.fc1(x),), self.fc2, keep=keep)
 
 
 class SmolVLMVisionEncoderLayer(nn.Module):
@@ -117,11 +119,25 @@ class SmolVLMVisionEncoderLayer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = SmolVLMVisionMLP(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
 
     def forward(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> tuple[Tensor, Tensor | None]:
-        attended, weights = self.self_attn(self.layer_norm1(x), mask, need_weights)
+        keep = self.gradient_checkpointing  # then the whole layer is made again
+        attended, weights = through(
+            layer_norm(self.layer_norm1), (x, *self.layer_norm1.parameters()),
+            lambda normed: self.self_attn(normed, mask, need_weights), keep=keep,
+        )  # fmt: skip
         x = x + attended
-        return x + self.mlp(self.layer_norm2(x)), weights
+        inner = through(
+            layer_norm(self.layer_norm2), (x, *self.layer_norm2.parameters()),
+            lambda normed: self.mlp(normed, keep), keep=keep,
+        )  # fmt: skip
+        return x + inner, weights
+
+
+def layer_norm(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """It as a function of its input, weight and bias."""
+    return lambda x, weight, bias: F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 class SmolVLMVisionEncoder(nn.Module):

@@ -16,6 +16,7 @@ from .chart import draw_chart
 from .document import draw_document
 from .material import Clip, Mark, Scene, Turn
 from .pair import draw_pair
+from .photograph import draw_photograph
 from .read import draw_read
 from .scene import draw_new_things, draw_scene, draw_tiles
 from .text import draw_text
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 HELD_OUT_SKILLS = ("scene", "read", "pair", "video", "tiles")
-SKILLS = ("scene", "read", "chart", "document", "pair", "video", "text", "tiles")
+SKILLS = ("scene", "read", "chart", "document", "pair", "video", "text", "tiles", "photograph")
 SPLITS = ("train", "validation", "test")
 
 _WITH_HELD_OUT = {
@@ -69,7 +70,7 @@ _WITH_HELD_OUT = {
     "video": draw_video,
     "tiles": draw_tiles,
 }
-_WITHOUT = {"chart": draw_chart, "document": draw_document, "text": draw_text}
+_WITHOUT = {"chart": draw_chart, "document": draw_document, "text": draw_text, "photograph": draw_photograph}
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from .ask import ask
@@ -29,23 +30,18 @@ def draw_document(rng: Random, level: float) -> Scene:
     canvas = Canvas(rng, PAPER)
     ink = rng.choice(INKS)
     rows: list[tuple[str, str]] = []
-    turns: list[Turn] = []
+    head: dict[str, str] = {}
     if invoice:
         number = str(rng.randint(100, 9999))
         issued, due = _dates(rng)
         rows += [("INVOICE", number), ("INVOICE DATE", issued), ("DUE DATE", due)]
-        turns += [
-            Turn(ask(rng, "number"), number, "number"),
-            Turn(ask(rng, "issue_date"), issued, "issue_date"),
-            Turn(ask(rng, "due_date"), due, "due_date"),
-        ]
+        head = {"number": number, "issue_date": issued, "due_date": due}
     rows += [(item, money(price)) for item, price in zip(items, prices, strict=True)]
     rows.append(("TOTAL", money(sum(prices))))
     _write(rng, canvas, shop, rows, ink)
-    turns += _turns(rng, items, prices, shop, invoice)
-    rng.shuffle(turns)
-    turns = turns[: rng.randint(5, 8)]
-    return Scene("document", (canvas.finish(),), turns=tuple(turns), marks=tuple(canvas.marks), detail="auto")
+    more = partial(_turns, items=items, prices=prices, shop=shop, head=head)
+    turns = more(rng)
+    return Scene("document", (canvas.finish(),), None, turns, tuple(canvas.marks), "auto", more)
 
 
 def _dates(rng: Random) -> tuple[str, str]:
@@ -71,16 +67,18 @@ def _write(rng: Random, canvas: Canvas, shop: str, rows: list[tuple[str, str]], 
         y += step
 
 
-def _turns(rng: Random, items: list[str], prices: list[int], shop: str, invoice: bool) -> list[Turn]:
+def _turns(rng: Random, items: list[str], prices: list[int], shop: str, head: dict[str, str]) -> tuple[Turn, ...]:
+    """head: what an invoice has on top, by the question for it; nothing of a receipt."""
     listed = ", ".join(f"{item} {money(price)}" for item, price in zip(items, prices, strict=True)) + "."
-    turns = [
+    turns = [Turn(ask(rng, key), value, key) for key, value in head.items()]
+    turns += [
         Turn(ask(rng, "total"), money(sum(prices)), "total"),
         Turn(ask(rng, "count_items"), str(len(items)), "count_items"),
         Turn(ask(rng, "shop"), shop, "shop"),
     ]
     if rng.random() < 0.5:
         turns.append(Turn(ask(rng, "list_items"), listed, "list_items"))
-    what = "an invoice" if invoice else "a receipt"
+    what = "an invoice" if head else "a receipt"
     if rng.random() < 0.1:
         turns.append(Turn(ask(rng, "sort"), what, "sort"))
     if rng.random() < 0.25:
@@ -96,4 +94,5 @@ def _turns(rng: Random, items: list[str], prices: list[int], shop: str, invoice:
     turns.append(Turn(ask(rng, "is_bought", item=item), yes_no(yes), "is_bought"))
     if rng.random() < 0.15:
         turns.append(Turn(ask(rng, "price", item=other), f"There is no {other}.", "price_absent"))
-    return turns
+    rng.shuffle(turns)
+    return tuple(turns[: rng.randint(5, 8)])

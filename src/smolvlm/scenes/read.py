@@ -1,4 +1,4 @@
-"""Reading: one to three printed lines of one to eight capitals or digits, or words that stand beside shapes."""
+"""Reading: one to three printed lines of one to twelve capitals or digits, or words that stand beside shapes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from .canvas import Canvas, text_width
 from .material import Scene, Turn
 from .scene import SIDE, yes_no
 from .things import RGB, choose_pairs, place_thing, with_article
-from .words import near_miss, random_digits, random_letters, random_word
+from .words import near_miss, random_digits, random_letters, random_word, unlike
 
 MARGIN = 5
 SMALLEST, LARGEST = 20, 42  # font sizes: capitals of 14 to 29 pixels
-NTH = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+SMALLEST_LONG = 13  # of lines of nine to twelve: capitals of 9 pixels
+LONG = 0.22  # share of pictures with such lines
+NTH = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth",
+)  # fmt: skip
 DARK_INKS: tuple[RGB, ...] = (
     (0, 0, 0), (20, 20, 24), (30, 40, 110), (120, 20, 24), (16, 84, 40), (84, 30, 110), (70, 70, 74), (96, 60, 20),
 )  # fmt: skip
@@ -31,10 +36,22 @@ def random_line(rng: Random, level: float, longest: int, held_out: bool) -> str:
     return random_digits(rng, length) if sort > 0.76 else random_letters(rng, length)
 
 
-def largest_size(lines: list[str], width: float, height: float) -> int:
+def long_line(rng: Random, held_out: bool) -> str:
+    """Nine to twelve letters or digits that fit: as many words as random letters, some numbers."""
+    while True:
+        sort, length = rng.random(), rng.randint(9, 12)
+        if held_out or sort < 0.45:
+            line = random_word(rng, 9, 12, held_out)
+        else:
+            line = random_digits(rng, length) if sort > 0.85 else random_letters(rng, length)
+        if text_width(line, SMALLEST_LONG) <= SIDE - 2 * MARGIN:
+            return line
+
+
+def largest_size(lines: list[str], width: float, height: float, smallest: int = SMALLEST) -> int:
     """The largest font size whose lines fit a box of that many pixels."""
     size = LARGEST
-    while size > SMALLEST and (
+    while size > smallest and (
         max(text_width(line, size) for line in lines) > width or 1.12 * size * len(lines) > height
     ):
         size -= 1
@@ -45,11 +62,17 @@ def draw_read(rng: Random, level: float, held_out: bool) -> Scene:
     if rng.random() < 0.25:
         return _beside_shapes(rng, level, held_out)
     count = rng.choices((1, 2, 3), (6, 2.5 * level, 1.5 * level))[0]
-    lines = [random_line(rng, level, 8, held_out and index == 0) for index in range(count)]
+    long = rng.random() < LONG * level
+    if long:
+        count = min(count, 2)
+    lines = [
+        long_line(rng, held_out) if long and index == 0 else random_line(rng, level, 8, held_out and index == 0)
+        for index in range(count)
+    ]
     bright = rng.random() < 0.82
     canvas = Canvas(rng, SIDE, None if bright else rng.choice(DARK_GROUNDS))
     ink = rng.choice(DARK_INKS if bright else LIGHT_INKS)
-    largest = largest_size(lines, SIDE - 2 * MARGIN, SIDE - 2 * MARGIN)
+    largest = largest_size(lines, SIDE - 2 * MARGIN, SIDE - 2 * MARGIN, SMALLEST_LONG if long else SMALLEST)
     size = rng.randint(min(largest, 24), largest)
     bold = rng.random() < 0.25
     step = min((SIDE - 2 * MARGIN) / count, size * rng.uniform(1.12, 1.5))
@@ -67,9 +90,9 @@ def _turns(rng: Random, lines: list[str]) -> tuple[Turn, ...]:
     numbers = [line for line in lines if line.isdigit()]
     if len(numbers) == 1 and rng.random() < 0.6:
         turns.append(Turn(ask(rng, "read_number"), numbers[0], "read_number"))
-    for shown in lines if rng.random() < 0.7 else ():
+    for shown in (*lines, *lines[:1]) if rng.random() < 0.7 else ():
         yes = rng.random() < 0.5
-        word = shown if yes else near_miss(rng, shown)
+        word = shown if yes else (near_miss if rng.random() < 0.5 else unlike)(rng, shown)
         if yes or word not in lines:
             turns.append(Turn(ask(rng, "is_written", word=word), yes_no(yes), "is_written"))
     if len(lines) == 1:

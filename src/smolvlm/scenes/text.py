@@ -40,15 +40,20 @@ ON_PICTURES = (
 _SORTS = (*FIXED, "add", "add", "subtract", "greater", "copy", "copy", "spell", "spell", "mix", "corners")
 
 
+_SUMS = ("add", "add", "subtract", "subtract", "greater")
+SUMS = 0.5  # share of talks that are sums and nothing else
+
+
 def draw_text(rng: Random, level: float) -> Scene:
-    """Two to five turns without a picture."""
-    sorts = rng.sample(_SORTS, rng.randint(2, 5))
+    """Two to five turns without a picture, or four to eight sums."""
+    sums = rng.random() < SUMS
+    sorts = rng.choices(_SUMS, k=rng.randint(4, 8)) if sums else rng.sample(_SORTS, rng.randint(2, 5))
     return Scene("text", turns=tuple(_turn(rng, sort, level) for sort in sorts), detail="low")
 
 
 def _turn(rng: Random, sort: str, level: float) -> Turn:
     if sort == "no_picture":
-        return Turn(_question_on_a_picture(rng), FIXED[sort], sort)
+        return Turn(question_on_a_picture(rng), FIXED[sort], sort)
     if sort in FIXED:
         return Turn(ask(rng, sort), FIXED[sort], sort)
     if sort in ("add", "subtract", "greater"):
@@ -66,7 +71,7 @@ def _turn(rng: Random, sort: str, level: float) -> Turn:
     return Turn(ask(rng, "corners", a_shape=with_article(shape)), str(CORNERS[shape]), sort)
 
 
-def _question_on_a_picture(rng: Random) -> str:
+def question_on_a_picture(rng: Random) -> str:
     """A question that makes no sense without a picture."""
     colour, shape = rng.choice(pairs(held_out=False))
     name = f"{colour} {shape}"

@@ -314,4 +314,20 @@ _TEXT = {
         |How old are you?""",
 }
 
-PHRASES: dict[str, str] = {**_PICTURES, **_READING, **_CHARTS, **_DOCUMENTS, **_PAIRS, **_VIDEOS, **_TEXT}
+_PHOTOGRAPHS = {
+    "photograph": """What is in this photo?|Describe this photo.|Who is in this photo?|What animal is this?
+        |What is this person doing?|Where was this taken?|What is the weather like?|Describe the scene.
+        |Is this a dog or a cat?|What kind of food is this?|What is in the background?|Is it day or night?
+        |How many people are there?|Is there a person?|What brand is the car?|What time of day is it?""",
+}
+
+PHRASES: dict[str, str] = {
+    **_PICTURES,
+    **_READING,
+    **_CHARTS,
+    **_DOCUMENTS,
+    **_PAIRS,
+    **_VIDEOS,
+    **_TEXT,
+    **_PHOTOGRAPHS,
+}

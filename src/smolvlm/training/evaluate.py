@@ -60,7 +60,7 @@ def evaluate_samples(
         batch = batch.to(device)
         right += _right_turns(trainee, batch)
         hidden, _ = hidden_states(trainee.model, batch)
-        loss -= float(log_likelihoods(trainee.model, hidden, batch).sum())
+        loss -= float(log_likelihoods(trainee.model, hidden, batch.target).sum())
         targets += len(batch.target)
     return {"exact": round(sum(right) / len(right), 4), "loss": round(loss / targets, 4)}
 

@@ -22,7 +22,7 @@ from .collate import Batch
 from .probes import Probes
 from .recipe import Preference, Recipe, Reinforcement
 
-TARGETS_AT_ONCE = 4096  # whose logits are in memory together: of 49,000 words, 800 MB in float32
+LOGITS_AT_ONCE = 2**24  # numbers in memory together: of 340 targets of a vocabulary of 49,000, 64 MB in float32
 
 
 @dataclass
@@ -81,7 +81,7 @@ def autocast(trainee: Trainee, batch: Batch) -> torch.autocast:
 def answer_loss(trainee: Trainee, batch: Batch, whole: float, probe_weight: float = 0.0) -> Tensor:
     """Weighted cross-entropy of the answers' tokens, plus the probes'. whole: the step's weights together."""
     hidden, patches = hidden_states(trainee.model, batch)
-    losses = -log_likelihoods(trainee.model, hidden, batch)
+    losses = -log_likelihoods(trainee.model, hidden, batch.target)
     loss = (losses * batch.weight).sum() / whole
     if probe_weight and trainee.probes is not None and patches is not None:
         loss = loss + probe_weight * batch.weight.sum() / whole * trainee.probes(patches, batch.patch_labels)
@@ -130,7 +130,7 @@ def policy_loss(said: Tensor, old: Tensor, before: Tensor | None, batch: Batch, 
 
 def said_by(model: SmolVLMForConditionalGeneration, batch: Batch) -> Tensor:
     """(targets,) float32: log-likelihood of each token of the answers."""
-    return log_likelihoods(model, hidden_states(model, batch)[0], batch)
+    return log_likelihoods(model, hidden_states(model, batch)[0], batch.target)
 
 
 def hidden_states(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -154,11 +154,12 @@ def logits_of(model: SmolVLMForConditionalGeneration, batch: Batch) -> Tensor:
     return model.lm_head(hidden_states(model, batch)[0])
 
 
-def log_likelihoods(model: SmolVLMForConditionalGeneration, hidden: Tensor, batch: Batch) -> Tensor:
-    """(targets,) float32. Logits are never all in memory when there are many."""
-    if len(hidden) <= TARGETS_AT_ONCE:
-        return _log_likelihoods(model, hidden, batch.target)
-    parts = zip(hidden.split(TARGETS_AT_ONCE), batch.target.split(TARGETS_AT_ONCE), strict=True)
+def log_likelihoods(model: SmolVLMForConditionalGeneration, hidden: Tensor, target: Tensor) -> Tensor:
+    """(targets,) float32 of (targets, hidden). Logits are never all in memory when there are many."""
+    few = max(1, LOGITS_AT_ONCE // model.config.text_config.vocab_size)
+    if len(hidden) <= few:
+        return _log_likelihoods(model, hidden, target)
+    parts = zip(hidden.split(few), target.split(few), strict=True)
     return torch.cat(
         [torch.utils.checkpoint.checkpoint(_log_likelihoods, model, *part, use_reentrant=False) for part in parts]
     )

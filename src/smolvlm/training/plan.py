@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +23,7 @@ from ..config import SmolVLMConfig
 from ..model import SmolVLMForConditionalGeneration
 from ..model.adapters import add_adapter
 from ..model.lowbit import quantise_base
+from .objectives import log_likelihoods
 from .optimiser import freeze
 from .recipe import Recipe
 from .start import changed, keeps_reference, model_config, open_processor
@@ -136,8 +136,7 @@ def _step(model: SmolVLMForConditionalGeneration, recipe: Recipe, tiles: int, lo
         mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
         hidden, _, _ = text(x, mask, torch.zeros(rows, length, dtype=torch.int64), None, False, False)
         answers = hidden.flatten(0, 1)[: max(1, int(ANSWERS * rows * length))]
-        logits = model.lm_head(answers).float()
-        loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64), reduction="none").sum()
+        loss = log_likelihoods(model, answers, torch.zeros(len(answers), dtype=torch.int64)).sum()
     loss.backward()
 
 

@@ -80,7 +80,7 @@ class SequenceParallel:
     def answer_loss(self, batch: Batch, whole: float) -> Tensor:
         """This rank's part of objectives.answer_loss; all ranks' together are the batch's. Probes have none."""
         hidden, own = self.hidden_states(batch)
-        return -(log_likelihoods(self.model, hidden, own) * own.weight).sum() / whole
+        return -(log_likelihoods(self.model, hidden, own.target) * own.weight).sum() / whole
 
     def hidden_states(self, batch: Batch) -> tuple[Tensor, Batch]:
         """(own targets, hidden) at the places that predict a token of an answer, and this rank's part of the batch."""

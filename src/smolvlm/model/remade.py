@@ -1,0 +1,84 @@
+"""What is cheap to make isn't kept for the backward pass, but made again: norms, activations, casts.
+
+A product keeps its input for the gradient of its weights. Where that input is a norm or an activation, it is larger
+than what it was made from, or a copy of it. So the product keeps a note of how to make it (benchmarks/LOG.md has the
+gain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+WORTH = 2**19  # numbers, under which a note costs more than they do
+Made = TypeVar("Made")
+Make = Callable[..., Tensor]  # of tensors alone
+
+
+def through(make: Make, inputs: tuple[Tensor, ...], use: Callable[[Tensor], Made], *, keep: bool = False) -> Made:
+    """use(make(*inputs)), of which the backward pass keeps `inputs` in place of what make returned.
+
+    make: cheap, and the same every time. Under autocast its result is cast before use, as products would.
+    keep: plainly, as where a whole layer is made again anyway, or nothing is learned.
+    """
+    dtype = _product_dtype(inputs[0])
+    if keep or inputs[0].numel() < WORTH or not _learns(inputs):
+        return use(make(*inputs).to(dtype))
+    note = _Note(lambda *given: make(*given).to(dtype), inputs)
+    made: Tensor = _Remade.apply(note, *inputs)
+    storage, shape = made.untyped_storage()._cdata, made.shape
+
+    def pack(kept: Tensor) -> Any:
+        same = kept.untyped_storage()._cdata == storage and kept.numel() == shape.numel() and kept.is_contiguous()
+        return (note, kept.shape) if same else kept
+
+    def unpack(kept: Any) -> Tensor:
+        return kept if isinstance(kept, Tensor) else kept[0].again().detach().view(kept[1])
+
+    with saved_tensors_hooks(pack, unpack):
+        return use(made)
+
+
+class _Note:
+    """How to make something again."""
+
+    def __init__(self, make: Make, inputs: tuple[Tensor, ...]) -> None:
+        self.make, self.inputs = make, [x.detach().requires_grad_(x.requires_grad) for x in inputs]
+        self._made: Tensor | None = None
+
+    def again(self) -> Tensor:
+        """With its graph, until it was gone back through: once for all who ask."""
+        if self._made is None:
+            with torch.enable_grad():
+                self._made = self.make(*self.inputs)
+        return self._made
+
+    def back(self, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [x for x in self.inputs if x.requires_grad]
+        found = iter(torch.autograd.grad(self.again(), wanted, gradient))
+        self._made = None
+        return tuple(next(found) if x.requires_grad else None for x in self.inputs)
+
+
+class _Remade(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, note: _Note, *inputs: Tensor) -> Tensor:
+        ctx.note = note
+        return note.make(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.note.back(gradient)
+
+
+def _learns(inputs: tuple[Tensor, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
