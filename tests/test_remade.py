@@ -57,3 +57,15 @@ def test_what_is_made_is_gone_once_it_was_used(monkeypatch: pytest.MonkeyPatch, 
     out.sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad, (x.detach() > 0) * linear.weight.sum(0))
+
+
+def test_what_it_was_made_from_is_let_go_by_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remade, "WORTH", 0)
+    x = torch.rand(64, 256, requires_grad=True)
+    between = x * 2
+    kept = weakref.ref(between.untyped_storage())
+    loss = through(torch.relu, (between,), nn.Linear(256, 8)).sum()
+    del between
+    assert kept() is not None
+    loss.backward()
+    assert kept() is None

@@ -28,51 +28,45 @@ def through(make: Make, inputs: tuple[Tensor, ...], use: Callable[[Tensor], Made
     dtype = _product_dtype(inputs[0])
     if keep or inputs[0].numel() < WORTH or not _learns(inputs):
         return use(make(*inputs).to(dtype))
-    note = _Note(lambda *given: make(*given).to(dtype), inputs)
-    made: Tensor = _Remade.apply(note, *inputs)
-    storage, shape = made.untyped_storage()._cdata, made.shape
+    made: Tensor = _Remade.apply(lambda *given: make(*given).to(dtype), *inputs)
+    node, storage, shape = made.grad_fn, made.untyped_storage()._cdata, made.shape
 
     def pack(kept: Tensor) -> Any:
         same = kept.untyped_storage()._cdata == storage and kept.numel() == shape.numel() and kept.is_contiguous()
-        return (note, kept.shape) if same else kept
+        return (node, kept.shape) if same else kept
 
     def unpack(kept: Any) -> Tensor:
-        return kept if isinstance(kept, Tensor) else kept[0].again().detach().view(kept[1])
+        return kept if isinstance(kept, Tensor) else again(kept[0]).detach().view(kept[1])
 
     with saved_tensors_hooks(pack, unpack):
         return use(made)
 
 
-class _Note:
-    """How to make something again."""
-
-    def __init__(self, make: Make, inputs: tuple[Tensor, ...]) -> None:
-        self.make, self.inputs = make, [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-        self._made: Tensor | None = None
-
-    def again(self) -> Tensor:
-        """With its graph, until it was gone back through: once for all who ask."""
-        if self._made is None:
-            with torch.enable_grad():
-                self._made = self.make(*self.inputs)
-        return self._made
-
-    def back(self, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [x for x in self.inputs if x.requires_grad]
-        found = iter(torch.autograd.grad(self.again(), wanted, gradient))
-        self._made = None
-        return tuple(next(found) if x.requires_grad else None for x in self.inputs)
-
-
 class _Remade(torch.autograd.Function):
+    """The making of something. Its node in the graph is the note, and lets go of the inputs when all others do."""
+
     @staticmethod
-    def forward(ctx: Any, note: _Note, *inputs: Tensor) -> Tensor:
-        ctx.note = note
-        return note.make(*inputs)
+    def forward(ctx: Any, make: Make, *inputs: Tensor) -> Tensor:
+        ctx.make, ctx.made = make, None
+        ctx.save_for_backward(*inputs)
+        return make(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.note.back(gradient)
+        made, inputs = again(ctx), ctx.inputs
+        found = iter(torch.autograd.grad(made, [x for x in inputs if x.requires_grad], gradient))
+        ctx.made = ctx.inputs = None
+        return None, *(next(found) if x.requires_grad else None for x in inputs)
+
+
+def again(node: Any) -> Tensor:
+    """What a _Remade made, with the graph of its making: once for all who ask."""
+    if node.made is None:
+        node.inputs = [x.detach().requires_grad_(x.requires_grad) for x in node.saved_tensors]
+        with torch.enable_grad():
+            node.made = node.make(*node.inputs)
+    made: Tensor = node.made
+    return made
 
 
 def _learns(inputs: tuple[Tensor, ...]) -> bool:
