@@ -28,6 +28,7 @@ STAGES = {
     "smolvlm2_video_sft_2b": {"samples_per_step": 512, "weight_decay": 0.0, "schedule": "cosine", "warmup": 0.03,
                               "rates": {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}},
     "vqav2_lora": {"samples_per_step": 16, "bits": 4, "learning_rate": 1e-4, "weight_decay": 0.01},
+    "smolvlm_synthetic": {"learning_rate": 1e-4, "weight_decay": 0.1, "max_tokens": 7000},
     "videofeedback": {"samples_per_step": 2, "learning_rate": 1e-4, "weight_decay": 0.01, "rates": {"vision": 0.0}},
     "dpo_rlaif_v": {"objective": "dpo", "samples_per_step": 256},
     "grpo": {"objective": "grpo", "learning_rate": 1e-5},

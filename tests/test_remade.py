@@ -69,3 +69,19 @@ def test_what_it_was_made_from_is_let_go_by_the_backward_pass(monkeypatch: pytes
     assert kept() is not None
     loss.backward()
     assert kept() is None
+
+
+@pytest.mark.parametrize("worth", [NEVER, 0])
+def test_norms_that_are_trained_in_float32_fit_between_layers_of_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, worth: int
+) -> None:
+    monkeypatch.setattr(remade, "WORTH", worth)
+    model, batch = new_model().to(dtype=torch.bfloat16).train(), request(0, 24, tiles=2)
+    before = model(**batch).logits.detach()
+    names = ["norm", "layer_norm1", "layer_norm2", "input_layernorm", "post_attention_layernorm"]
+    adapter = add_adapter(model, LoraConfig("text", modules_to_save=names))
+    after = model(**batch, labels=batch["input_ids"])
+    assert (after.logits - before).norm() < 0.02 * before.norm()
+    after.loss.backward()
+    norms = [one for name, one in model.named_parameters() if "norm" in name and one.requires_grad]
+    assert adapter.targets.saved and all(one.dtype == torch.float32 and one.grad is not None for one in norms)

@@ -338,3 +338,22 @@ def test_a_wrong_argument_is_named(arguments: dict[str, object], said: str) -> N
 def test_a_frame_rate_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match="fps=0"):
         scenes.render_clip(0, 0, fps=0)
+
+
+def test_photographs_are_refused_whatever_is_asked() -> None:
+    for index in range(60):
+        scene = scenes.draw("photograph", 3, index)
+        assert {turn.answer for turn in scene.turns} == {"I only understand drawn pictures."}
+        pictures = scene.clip.frames if scene.clip else scene.pictures
+        assert pictures and not scene.marks
+        assert all(picture.size in ((128, 128), (256, 256)) for picture in pictures)
+
+
+def test_long_lines_have_nine_to_twelve_letters_and_fit() -> None:
+    lengths = set()
+    for index in range(400):
+        scene = scenes.draw("read", 5, index)
+        told = next((turn.answer for turn in scene.turns if turn.kind == "read_1"), "")
+        lengths.add(len(told))
+        assert all(mark.box[0] >= 0 and mark.box[2] <= 1 for mark in scene.marks)
+    assert lengths >= set(range(1, 13)) and max(lengths) == 12

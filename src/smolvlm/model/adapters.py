@@ -311,7 +311,8 @@ def _read(entry: TensorEntry) -> Tensor:
 
 def _trainable_copy(part: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A part of a model to be trained whole, in its own dtype; between its layers values keep the model's."""
-    trained = copy.deepcopy(part).to(dtype).requires_grad_(True)
+    new = {id(one): nn.Parameter(one.detach().to(dtype, copy=True)) for one in part.parameters()}
+    trained = copy.deepcopy(part, new)  # its memo: what is there already isn't copied
     outer = next(part.parameters()).dtype
     if outer != dtype:
         for leaf in trained.modules():

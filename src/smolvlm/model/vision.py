@@ -136,8 +136,10 @@ class SmolVLMVisionEncoderLayer(nn.Module):
 
 
 def layer_norm(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """It as a function of its input, weight and bias."""
-    return lambda x, weight, bias: F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    """It as a function of its input, weight and bias, in whose dtype it is computed."""
+    return lambda x, weight, bias: F.layer_norm(x.to(weight.dtype), norm.normalized_shape, weight, bias, norm.eps).to(
+        x.dtype
+    )
 
 
 class SmolVLMVisionEncoder(nn.Module):
