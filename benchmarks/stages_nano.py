@@ -56,12 +56,14 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-def fact(rng: Random, words: int) -> tuple[str, str]:
+def fact(rng: Random, tokens: int) -> tuple[str, str]:
     """(a long text with a fact in its first half and a question at its end, the answer)."""
     things = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     asked, *others = rng.sample(things, 4)
     number = str(rng.randint(10, 99))
-    filler = [f"There is a {rng.choice(list(COLOURS))} {rng.choice(SHAPES)} here." for _ in range(words // 6)]
+    filler = [
+        f"There is a {rng.choice(list(COLOURS))} {rng.choice(SHAPES)} here." for _ in range(tokens // 9)
+    ]  # nine tokens each, about
     secrets = [f"The number of the {asked[0]} {asked[1]} is {number}."]
     secrets += [f"The number of the {colour} {shape} is {rng.randint(10, 99)}." for colour, shape in others]
     filler.insert(rng.randint(0, len(filler) // 4), secrets[0])

@@ -1,4 +1,4 @@
-"""How much memory will a run need? One step is gone through without numbers, and the bytes alive are counted.
+"""How much memory will a run need? A step is gone through without numbers, and the bytes alive are counted.
 
 The model is made of tensors that have shapes and no content, so a plan of any size takes seconds and no memory, and
 what is counted is what the step does: activations kept for the backward pass, copies in another dtype, gradients.
@@ -33,12 +33,16 @@ OPTIMISER = {
     "adamw": 2,
     "muon": 1,
 }  # numbers kept for each trained one (muon: of matrices; what else there is, is small)
-PROGRAM = {"cpu": 450 * 2**20, "cuda": 600 * 2**20}  # torch itself and what it was linked with, measured
+PROGRAM = {"cpu": 300 * 2**20, "cuda": 600 * 2**20}  # torch itself and what it was linked with; of a GPU a guess
+HEAP = {
+    "cpu": 1.35,
+    "cuda": 1.0,
+}  # glibc keeps holes between what is alive (benchmarks/memory_plan.py); of a GPU a guess
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes. tiles, tokens: of the largest batch. step: alive at the most within a step, above weights and optimiser.
+    """Bytes. tiles, tokens: of the largest batch. step: taken at the most within a step, above weights and optimiser.
 
     trained: parameters that are.
     """
@@ -82,7 +86,8 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         weights = alive.bytes
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         alive.reset()
-        _step(model, recipe, tiles, min(tokens, config.text_config.max_position_embeddings), tokens)
+        for _ in range(2):  # the second beside the gradients of the first
+            _step(model, recipe, tiles, min(tokens, config.text_config.max_position_embeddings), tokens)
         step = alive.most - weights
         if keeps_reference(recipe):
             weights *= 2
@@ -90,7 +95,7 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         return Plan(
             tiles, tokens, sum(parameter.numel() for parameter in model.parameters()),
             sum(parameter.numel() for parameter in trained), weights, OPTIMISER[recipe.optimiser] * own,
-            own if recipe.ema else 0, step, PROGRAM.get(device, PROGRAM["cuda"]),
+            own if recipe.ema else 0, int(HEAP.get(device, HEAP["cuda"]) * step), PROGRAM.get(device, PROGRAM["cuda"]),
         )  # fmt: skip
 
 
