@@ -32,7 +32,12 @@ from smolvlm import scenes
 from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, RESERVED_COLOURS, RESERVED_SHAPES, Scene
 
 NEW, ASKED = 600, 200
-COMPASS = {"up": "north", "right": "east", "down": "south", "left": "west"}
+COMPASS = {
+    "from bottom to top": "north",
+    "from left to right": "east",
+    "from top to bottom": "south",
+    "from right to left": "west",
+}
 QUESTIONS = {"picture": "Name the newcomer.", "video": "Compass?"}
 METHODS = ("full", "lora", "qlora")
 HERE = Path(__file__).parent

@@ -85,7 +85,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "videofeedback": (
         {
             "id": "1",
-            "images": ["f_00.jpg", "f_01.jpg"],
+            "images": ["p1_00.jpg", "p1_01.jpg"],
             "text prompt": "A train leaves.",
             "video link": "https://x/1.mp4",
             "visual quality": 3,
@@ -96,7 +96,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "conversations": [{"from": "human", "value": "<image>"}],
         },
         [
-            "user: [video ['f_00.jpg', 'f_01.jpg']]Caption the video.",
+            "user: [video ['p1/p1_00.jpg', 'p1/p1_01.jpg']]Caption the video.",
             "assistant: A train leaves.",
             "user: Score the video from 1 to 4 in visual quality, temporal consistency, dynamic degree, "
             "text-to-video alignment, factual consistency.",
@@ -255,6 +255,7 @@ def test_without_places_media_come_first() -> None:
 
 def test_a_video_may_be_called_an_image_where_there_are_no_images() -> None:
     assert llava("<image>\nWhat happens?", "It falls.", video="v.mp4")[0] == "user: [video v.mp4]What happens?"
+    assert llava("What happens?", "It falls.", image="niah/v.mp4")[0] == "user: [video niah/v.mp4]What happens?"
 
 
 def test_an_answer_may_speak_of_tags() -> None:

@@ -79,13 +79,20 @@ def from_finevideo(row: Row) -> Sample:
 def from_videofeedback(row: Row) -> Sample:
     """VideoFeedback: `images` (frames, taken as one a second, for no rate is published) or `video link`, `text prompt`
     as the caption, and five scores of 1 to 4, asked for together. Its own `conversations` say the scores again."""
-    frames = as_list(row.get("images"))
+    frames = [_in_its_folder(one) for one in as_list(row.get("images"))]
     film = video(frames if frames else row["video link"])
     turns = [("Caption the video.", row["text prompt"])]
     scores = {name: row.get(name) for name in SCORES if row.get(name) is not None}
     if scores:
         turns.append((f"{SCORES_BEGIN} {', '.join(scores)}.", "\n".join(f"{k}: {v}" for k, v in scores.items())))
     return make_sample(row, _talk(film, turns))
+
+
+def _in_its_folder(frame: Any) -> Any:
+    """p110367_22.jpg lies in p110367/, as the archives of frames have it (TIGER-AI-Lab/Mantis reads them so)."""
+    if not isinstance(frame, str) or "/" in frame or "_" not in frame:
+        return frame
+    return f"{frame.split('_')[0]}/{frame}"
 
 
 def _talk(film: Mapping[str, Any], turns: list[tuple[str, Any]]) -> list[Message]:

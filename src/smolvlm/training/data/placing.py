@@ -21,11 +21,13 @@ _PLACE = re.compile(r"<(image|video)>\n?")
 
 
 def media_of(row: Row) -> list[Block]:
-    """The media of the usual columns: image(s), video(s), and the file_name of captioned folders."""
-    images = [*as_list(row.get("image")), *as_list(row.get("images"))]
+    """The media of the usual columns: image(s), video(s), and the file_name of captioned folders. VISTA-400K names its
+    videos in the column `image`."""
+    images: list[Any] = []
     videos = [*as_list(row.get("video")), *as_list(row.get("videos"))]
-    for name in as_list(row.get("file_name")):
-        (videos if PurePosixPath(str(name)).suffix.lower() in VIDEO_SUFFIXES else images).append(name)
+    for one in (one for column in ("image", "images", "file_name") for one in as_list(row.get(column))):
+        film = isinstance(one, str) and PurePosixPath(one).suffix.lower() in VIDEO_SUFFIXES
+        (videos if film else images).append(one)
     return [*map(image, images), *map(video, videos)]
 
 
