@@ -59,10 +59,10 @@ def drawn(skill: str, split: str) -> Iterator[tuple[Scene, str]]:
                 yield scene, COMPASS[told[0]]
 
 
-def write(skill: str, folder: Path) -> Path:
+def write(skill: str, folder: Path, samples: int = NEW) -> Path:
     """Samples as a person has them: files, and a line of JSON for each."""
     lines = []
-    for number, (scene, answer) in enumerate(islice(drawn(skill, "train"), NEW)):
+    for number, (scene, answer) in enumerate(islice(drawn(skill, "train"), samples)):
         if scene.clip:
             name = f"{number:04d}"
             (folder / name).mkdir()
@@ -81,9 +81,9 @@ def write(skill: str, folder: Path) -> Path:
     return file
 
 
-def new_skill(vlm: smolvlm.VLM, skill: str) -> float:
+def new_skill(vlm: smolvlm.VLM, skill: str, cases: int = ASKED) -> float:
     """Share of exact answers to the new question."""
-    asked = list(islice(drawn(skill, "test"), ASKED))
+    asked = list(islice(drawn(skill, "test"), cases))
     requests: list[dict[str, Any]] = [
         {"question": QUESTIONS[skill], "max_new_tokens": 20, "detail": "low"}
         | ({"videos": [list(scene.clip.frames)]} if scene.clip else {"images": list(scene.pictures)})

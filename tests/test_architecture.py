@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "types": {"errors"},
+    "evaluation": {"errors"},
     "hub": {"errors", "config", "types"},
     "checkpoint": {"errors", "config", "types"},
     "media": {"errors", "types"},

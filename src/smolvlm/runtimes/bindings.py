@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -108,8 +109,8 @@ class Pool:
         if not self._address:
             raise MemoryError("There is no memory for the kernels' threads.")
 
-    def __del__(self) -> None:
-        if getattr(self, "_process", None) == os.getpid():
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # at the end of the program os may be gone
+        if getattr(self, "_process", None) == getpid():
             self._library.sm_stop(self._address)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks. scorers/ grades an answer; it knows no model, no file and no torch."""
