@@ -18,7 +18,7 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
-EPOCHS = 3
+EPOCHS, EPOCHS_TINY = 3, 8
 RANK = 16
 BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
 
@@ -43,7 +43,7 @@ def finetuning(
     tiny = parameters < TINY
     per_step = 8 if rows < 200 else 16
     if steps is None:
-        steps = min(MOST_STEPS, max(STEPS, EPOCHS * rows // per_step))
+        steps = min(MOST_STEPS, max(STEPS, (EPOCHS_TINY if tiny else EPOCHS) * rows // per_step))
     values: dict[str, Any] = {
         "name": f"finetune-{method}", "start": start, "steps": steps, "samples_per_step": per_step,
         "tiles_per_batch": 32 if tiny else 17, "tokens_per_batch": 8192 if tiny else 4096,
@@ -62,7 +62,10 @@ def finetuning(
     else:
         values["adapter"] = {"r": RANK, "lora_alpha": RANK, "target_modules": ["text", "connector"]}
         if tiny:
-            values["adapter"]["target_modules"] = "all-linear"
+            values["adapter"] |= {
+                "target_modules": "all-linear",
+                "modules_to_save": ["lm_head"],
+            }  # it lacks the words, too
         values["weights"] = "float32" if tiny else "bfloat16"
         if method == "qlora":
             values["adapter"]["bits"] = 4
@@ -86,7 +89,7 @@ def as_toml(values: dict[str, Any]) -> str:
 def _rate(tiny: bool, method: Method) -> float:
     if method == "full":
         return 5e-4 if tiny else 2e-5
-    return 2e-3 if tiny else 1e-4
+    return 1.5e-3 if tiny else 1e-4
 
 
 def _is_table(value: Any) -> bool:
