@@ -18,7 +18,7 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
-EPOCHS, EPOCHS_TINY = 3, 8
+EPOCHS, EPOCHS_TINY = 3, 10
 RANK = 16
 BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
 
