@@ -26,9 +26,13 @@ def through(make: Make, inputs: tuple[Tensor, ...], use: Callable[[Tensor], Made
     keep: plainly, as where a whole layer is made again anyway, or nothing is learned.
     """
     dtype = _product_dtype(inputs[0])
+
+    def cast(*given: Tensor) -> Tensor:
+        return make(*given).to(dtype)
+
     if keep or inputs[0].numel() < WORTH or not _learns(inputs):
-        return use(make(*inputs).to(dtype))
-    made: Tensor = _Remade.apply(lambda *given: make(*given).to(dtype), *inputs)
+        return use(cast(*inputs))
+    made: Tensor = _Remade.apply(cast, *inputs)
     node, storage, shape = made.grad_fn, made.untyped_storage()._cdata, made.shape
 
     def pack(kept: Tensor) -> Any:

@@ -67,9 +67,8 @@ def random_digits(rng: Random, length: int) -> str:
 
 def unlike(rng: Random, text: str) -> str:
     """Something else of the same sort: a word of the same group, letters or digits, as many of them."""
-    for words in (KNOWN_WORDS, HELD_OUT_WORDS):
-        if text in words:
-            return rng.choice([word for word in words if word != text])
+    if words := _group(text):
+        return rng.choice([word for word in words if word != text])
     other = text
     while other == text:
         other = (random_digits if text.isdigit() else random_letters)(rng, len(text))
@@ -91,12 +90,16 @@ def near_miss(rng: Random, text: str) -> str:
 
     For a word of the list another word, if possible one that shares letters; else one character is replaced.
     """
-    for words in (KNOWN_WORDS, HELD_OUT_WORDS):
-        if text in words:
-            return rng.choice(_words_like(text, words))
+    if words := _group(text):
+        return rng.choice(_words_like(text, words))
     at = rng.randrange(len(text))
     letters = "123456789" if text[at].isdigit() else LETTERS
     return text[:at] + rng.choice(letters.replace(text[at], "")) + text[at + 1 :]
+
+
+def _group(text: str) -> tuple[str, ...]:
+    """The words that it is one of, known or held out; none when it is no word."""
+    return next((words for words in (KNOWN_WORDS, HELD_OUT_WORDS) if text in words), ())
 
 
 @cache

@@ -60,12 +60,10 @@ def finetuning(
         if not tiny:
             values["rates"] = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
     else:
-        values["adapter"] = {"r": RANK, "lora_alpha": RANK, "target_modules": ["text", "connector"]}
-        if tiny:
-            values["adapter"] |= {
-                "target_modules": "all-linear",
-                "modules_to_save": ["lm_head"],
-            }  # it lacks the words, too
+        where: dict[str, Any] = {"target_modules": ["text", "connector"]}
+        if tiny:  # an adapter alone can't say words that the model has never said, so the head is trained whole
+            where = {"target_modules": "all-linear", "modules_to_save": ["lm_head"]}
+        values["adapter"] = {"r": RANK, "lora_alpha": RANK, **where}
         values["weights"] = "float32" if tiny else "bfloat16"
         if method == "qlora":
             values["adapter"]["bits"] = 4

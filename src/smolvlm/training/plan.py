@@ -34,10 +34,8 @@ OPTIMISER = {
     "muon": 1,
 }  # numbers kept for each trained one (muon: of matrices; what else there is, is small)
 PROGRAM = {"cpu": 300 * 2**20, "cuda": 600 * 2**20}  # torch itself and what it was linked with; of a GPU a guess
-HEAP = {
-    "cpu": 1.35,
-    "cuda": 1.0,
-}  # glibc keeps holes between what is alive (benchmarks/memory_plan.py); of a GPU a guess
+# glibc keeps holes between what is alive: benchmarks/memory_plan.py; of a GPU a guess
+HEAP = {"cpu": 1.35, "cuda": 1.0}
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,9 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         weights = alive.bytes
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         alive.reset()
-        for _ in range(2):  # the second beside the gradients of the first
-            _step(model, recipe, tiles, min(tokens, config.text_config.max_position_embeddings), tokens)
+        for parameter in trained:  # of the step's earlier batches
+            parameter.grad = torch.empty_like(parameter)
+        _step(model, recipe, tiles, min(tokens, config.text_config.max_position_embeddings), tokens)
         step = alive.most - weights
         if keeps_reference(recipe):
             weights *= 2
