@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "types": {"errors"},
-    "evaluation": {"errors"},
+    "evaluation": {"errors", "types", "media", "scenes", "vlm"},
     "hub": {"errors", "config", "types"},
     "checkpoint": {"errors", "config", "types"},
     "media": {"errors", "types"},

@@ -162,6 +162,7 @@ class SmolVLMProcessor:
         allow_url: bool = False,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        prompt: str | None = None,
         features: Sequence[Features] = (),
         context: int | None = None,
         approve: Callable[[int, int], None] | None = None,
@@ -169,23 +170,25 @@ class SmolVLMProcessor:
         """One conversation -> Inputs. Pictures and videos may be mixed freely; frames seen are reported in it.
 
         detail, max_image_tokens (of one picture or video), fps, max_frames, allow_url: see request.Look; blocks may
-        carry their own detail, fps and max_frames. features: what placeholders without a source stand for, encoded
+        carry their own detail, fps and max_frames. prompt: written already, with `<image>` and `<video>` in it; the
+        messages only carry its media. features: what placeholders without a source stand for, encoded
         already; pixel_values is None then. context: tokens the model holds; None is the tokenizer's limit.
         approve: called with (tiles, tokens) before anything is decoded; what it raises ends the call.
         Raises PromptError, MediaError and its kinds, ContextLengthError (saying how many pictures fit).
         """
         parts, turns = self.parts, normalise_messages(messages)
-        ends = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        ends: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "written": prompt}
+        ends["continue_final_message"] = continue_final_message
         look = Look(detail, max_image_tokens, fps, max_frames, allow_url)
         planned = measure(parts, turns, look, features)
-        prompt = compose(parts, turns, planned, **ends)
-        check_context(parts, prompt, context)
+        composed = compose(parts, turns, planned, **ends)
+        check_context(parts, composed, context)
         if approve is not None:
-            approve(sum(one.tiles for one in planned if one.source is not None), len(prompt.ids))
+            approve(sum(one.tiles for one in planned if one.source is not None), len(composed.ids))
         values, shown = decode(parts, planned)
         if shown != planned:  # the end of a video could not be decoded: tell the model what it is shown
-            prompt = compose(parts, turns, shown, **ends)
-        return to_inputs(prompt, values)
+            composed = compose(parts, turns, shown, **ends)
+        return to_inputs(composed, values)
 
     def count(
         self,
@@ -197,6 +200,7 @@ class SmolVLMProcessor:
         max_frames: int | None = None,
         allow_url: bool = False,
         add_generation_prompt: bool = True,
+        prompt: str | None = None,
         features: Sequence[Features] = (),
         context: int | None = None,
     ) -> TokenReport:
@@ -204,8 +208,8 @@ class SmolVLMProcessor:
         parts, turns = self.parts, normalise_messages(messages)
         look = Look(detail, max_image_tokens, fps, max_frames, allow_url)
         seen = measure(parts, turns, look, features)
-        prompt = compose(parts, turns, seen, add_generation_prompt=add_generation_prompt)
-        return report(parts, prompt, context)
+        composed = compose(parts, turns, seen, add_generation_prompt=add_generation_prompt, written=prompt)
+        return report(parts, composed, context)
 
     def collate(self, requests: Sequence[Inputs]) -> dict[str, np.ndarray]:
         """Requests -> one batch: input_ids and attention_mask (batch, tokens), padded on the left, and pixel_values."""

@@ -117,8 +117,14 @@ def compose(
     *,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
+    written: str | None = None,
 ) -> Prompt:
-    """Normalised messages and their measured media -> the ids of the whole prompt."""
+    """Normalised messages and their measured media -> the ids of the whole prompt.
+
+    written: the prompt itself, which the messages only bring the media for.
+    """
+    if written is not None:
+        return _prompt(parts, written, seen)
     template = parts.template or DEFAULT_TEMPLATE
     if any(one.kind == "video" for one in seen) and not template_uses(template, "video"):
         template = DEFAULT_TEMPLATE  # the released templates know no videos; the reference puts this one in their place
@@ -129,6 +135,10 @@ def compose(
         continue_final_message=continue_final_message,
         variables=parts.tokenizer.special_tokens_map,
     )
+    return _prompt(parts, prompt, seen)
+
+
+def _prompt(parts: Parts, prompt: str, seen: Sequence[Seen]) -> Prompt:
     text = expand(prompt, [(one.kind, one.text) for one in seen], parts.tokens)
     return Prompt(parts.tokenizer.encode_prompt(text), tuple(seen))
 

@@ -31,10 +31,12 @@ class LookOptions(TypedDict, total=False):
 
 
 class MediaOptions(LookOptions, total=False):
-    """What is looked at. Either `images` and `videos` (one, or a list) with a question, or whole `messages`.
+    """What is looked at: `images` and `videos` (one, or a list) with a question or a `prompt`, or whole `messages`.
 
     images: path, URL, data URI, base64, bytes, PIL image, array or tensor. videos: path, URL, bytes, or a list of
     frames inside the list. messages: [{"role": "user", "content": text or blocks}, ...]. system: instructions ahead.
+    prompt: the whole prompt as the model reads it, no template around it, `<image>` and `<video>` where the media go,
+    pictures first; its control tokens count, so it is nothing for a stranger's text.
     features: what `VLM.encode` returned, instead of images and videos.
     """
 
@@ -42,6 +44,7 @@ class MediaOptions(LookOptions, total=False):
     videos: object
     messages: Sequence[Message] | None
     system: str | None
+    prompt: str | None
     features: Features | Sequence[Features] | None
 
 
@@ -70,12 +73,16 @@ _SAMPLING = tuple(name.name for name in dataclasses.fields(SamplingParams))
 
 @dataclass(frozen=True)
 class Request:
-    """One request in its plainest form. `messages` hold placeholders where `features` go, in the same order."""
+    """One request in its plainest form. `messages` hold placeholders where `features` go, in the same order.
+
+    prompt: written already; the messages only carry its pictures and videos then.
+    """
 
     messages: tuple[Message, ...]
     look: LookOptions = field(default_factory=lambda: LookOptions())
     params: SamplingParams = field(default_factory=SamplingParams)
     features: tuple[Features, ...] = ()
+    prompt: str | None = None
 
 
 def read_request(caller: str, question: str | None, options: Mapping[str, object], known: type) -> Request:
@@ -85,6 +92,7 @@ def read_request(caller: str, question: str | None, options: Mapping[str, object
     """
     _refuse_unknown(caller, options, tuple(name for name in _keys(known) if name != "question"))
     features = as_tuple(cast("Features | Sequence[Features] | None", options.get("features")), Features)
+    prompt = cast("str | None", options.get("prompt"))
     sampling = {name: options[name] for name in _SAMPLING if name in options}
     if "stop" in sampling:
         sampling["stop"] = as_tuple(cast("str | Sequence[str] | None", sampling["stop"]), str)
@@ -96,10 +104,12 @@ def read_request(caller: str, question: str | None, options: Mapping[str, object
             messages=cast("Sequence[Message] | None", options.get("messages")),
             system=cast("str | None", options.get("system")),
             features=features,
+            prompt=prompt,
         ),
         look=cast(LookOptions, {name: options[name] for name in _LOOK if name in options}),
         params=SamplingParams(**sampling),  # type: ignore[arg-type]
         features=features,
+        prompt=prompt,
     )
 
 
@@ -111,18 +121,28 @@ def conversation(
     messages: Sequence[Message] | None = None,
     system: str | None = None,
     features: Sequence[Features] = (),
+    prompt: str | None = None,
 ) -> tuple[Message, ...]:
-    """One user turn of a question behind its pictures and videos, or the messages given; the system text ahead."""
-    if (question is None) == (messages is None):
-        raise InputError("Give either a question, with images= and videos=, or messages=.")
+    """One user turn of a question behind its pictures and videos, or the messages given; the system text ahead.
+
+    Of a written prompt, its pictures and videos alone.
+    """
+    if [question, messages, prompt].count(None) != 2:
+        raise InputError("Give either a question or a whole prompt=, with images= and videos=, or messages=.")
     if features and (images or videos):
         raise InputError("features= hold the pictures already: leave images= and videos= out, or encode them too.")
     if messages is not None:
         if images or videos:
             raise InputError("messages= carry their own pictures: put images= and videos= into them as blocks.")
         turns = (messages,) if isinstance(messages, Mapping) else tuple(messages)
+    elif prompt is not None:
+        if system is not None:
+            raise InputError("A prompt= is whole: write the system text into it and leave system= out.")
+        if not isinstance(prompt, str):
+            raise InputError(f"The prompt must be a text; got {type(prompt).__name__}. Pictures go into images=.")
+        return ({"role": "user", "content": [*_placeholders(features), *media_blocks(images, videos)]},)
     else:
-        assert question is not None, "one of the two is given"
+        assert question is not None, "one of the three is given"
         if not isinstance(question, str):
             raise InputError(f"The question must be a text; got {type(question).__name__}. Pictures go into images=.")
         turns = (user_turn(question, [*_placeholders(features), *media_blocks(images, videos)]),)

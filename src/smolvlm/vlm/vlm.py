@@ -106,9 +106,9 @@ class VLM:
     def ask(self, question: str | None = None, **options: Unpack[AskOptions]) -> Answer:
         """Answer a question about pictures and videos, or the last turn of messages.
 
-        options: images, videos | messages | features, system; detail, max_image_tokens, fps, max_frames, allow_url
-        (see LookOptions); max_new_tokens (256), temperature (0: always the likeliest), top_k, top_p, min_p,
-        repetition_penalty, stop, seed (see SamplingParams).
+        options: images, videos | messages | features, system, prompt (see MediaOptions); detail, max_image_tokens, fps,
+        max_frames, allow_url (see LookOptions); max_new_tokens (256), temperature (0: always the likeliest), top_k,
+        top_p, min_p, repetition_penalty, stop, seed (see SamplingParams).
         Raises InputError and its kinds: MediaError, PromptError, ContextLengthError.
         """
         started = time.perf_counter()
@@ -187,7 +187,7 @@ class VLM:
 
     def tokens(self, question: str | None = None, **options: Unpack[MediaOptions]) -> TokenReport:
         """What a request would cost: tiles and tokens of each picture and video, context left. Runs nothing."""
-        if question is None and options.get("messages") is None:
+        if question is None and options.get("messages") is None and options.get("prompt") is None:
             question = ""
         return count_tokens(self.processor, read_request("tokens", question, options, MediaOptions), self.context)
 
@@ -204,8 +204,9 @@ class VLM:
             require_memory(self._driver.motor, tiles, tokens, min(new_tokens, self.context - tokens))
 
         inputs = self.processor.prepare(
-            request.messages, **request.look, features=request.features, context=self.context, approve=approve
-        )
+            request.messages, **request.look, prompt=request.prompt, features=request.features, context=self.context,
+            approve=approve,
+        )  # fmt: skip
         features = self._joined(request.features)
         if inputs.pixel_values is not None:
             features = self._tiles.encode(inputs.pixel_values)
@@ -255,4 +256,6 @@ class VLM:
 
 def count_tokens(processor: SmolVLMProcessor, request: Request, context: int) -> TokenReport:
     """The cost of a request, from headers of files alone."""
-    return processor.count(request.messages, **request.look, features=request.features, context=context)
+    return processor.count(
+        request.messages, **request.look, prompt=request.prompt, features=request.features, context=context
+    )
