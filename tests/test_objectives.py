@@ -167,6 +167,18 @@ def test_preference_training_starts_at_ln_2_and_comes_to_prefer_the_better() -> 
     assert loss.item() < first.item() and preferred(one, batch).all()
 
 
+def test_the_better_answer_can_be_learned_beside_its_preference() -> None:
+    pairs = [talk("What colour is it?", words, "I will not say.") for words in ("red", "blue and black")]
+    one = trainee(reference=copy.deepcopy(nano()[0]))
+    both = [as_sample(pair) for pair in pairs]
+    beside = preference_loss(one, collate(both, 2), Preference(sft=0.5)) - preference_loss(
+        one, collate(both, 2), Preference()
+    )
+    better = [collate([as_sample(pair.chosen)], 2) for pair in pairs if isinstance(pair, Pair)]
+    expected = 0.5 * sum(answer_loss(one, batch, float(batch.weight.sum())) for batch in better)
+    torch.testing.assert_close(beside, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_preference_losses_are_those_of_the_papers() -> None:
     delta = torch.tensor([0.3, -2.0])
     torch.testing.assert_close(pair_losses(delta, Preference(beta=0.5)), -torch.log(torch.sigmoid(0.5 * delta)))

@@ -92,8 +92,13 @@ def preference_loss(trainee: Trainee, batch: Batch, settings: Preference) -> Ten
     """Sum over pairs. The batch's branches are the better and the worse answer in turn."""
     with torch.no_grad(), trainee.as_before() as before:
         reference = batch.per_talk(said_by(before, batch))  # (talks,)
-    margin = batch.per_talk(said_by(trainee.model, batch)) - reference
-    return pair_losses(margin[0::2] - margin[1::2], settings).sum()
+    said = batch.per_talk(said_by(trainee.model, batch))
+    margin = said - reference
+    loss = pair_losses(margin[0::2] - margin[1::2], settings).sum()
+    if settings.sft:
+        tokens = batch.per_talk(torch.ones_like(batch.weight))  # (talks,)
+        loss = loss - settings.sft * (said[0::2] / tokens[0::2]).sum()
+    return loss
 
 
 def pair_losses(advantage: Tensor, settings: Preference) -> Tensor:

@@ -60,11 +60,14 @@ class Preference:
     """How a better and a worse answer are compared. beta: how far the model may go from what it was.
 
     label_smoothing: the share of pairs that are taken to be the wrong way round. kind: "sigmoid" is DPO, "ipo" IPO.
+    sft: how much learning to say the better answer counts beside (mean cross-entropy of its tokens); 0 leaves it out.
+    Without it both answers may grow unlikely, as long as the worse one does so faster.
     """
 
     beta: float = 0.1
     label_smoothing: float = 0.0
     kind: Literal["sigmoid", "ipo"] = "sigmoid"
+    sft: float = 0.0
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
@@ -73,6 +76,8 @@ class Preference:
             raise ConfigError(f"dpo: label_smoothing={self.label_smoothing} must be at least 0 and below 0.5.")
         if self.kind not in ("sigmoid", "ipo"):
             raise ConfigError(f"dpo: kind={self.kind!r} must be 'sigmoid' or 'ipo'.")
+        if self.sft < 0:
+            raise ConfigError(f"dpo: sft={self.sft} must not be negative.")
 
 
 @dataclass(frozen=True)
