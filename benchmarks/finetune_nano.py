@@ -5,7 +5,8 @@
 
 Two skills that the model lacks: "picture", the name of a thing of a shape or colour that no training scene has, asked
 by a question that none has ("Name the newcomer."); "video", the direction of what moves in a clip in words that no
-answer has ("Compass?" -> north, east, south, west). 600 drawn samples each; 200 others are asked, greedily and exactly.
+answer has ("Compass?" -> north, east, south, west). 1,200 and 600 drawn samples; 200 others are asked, greedily and
+exactly.
 Old skills: the mean over all rows of nano_scores.py before and after, so many cases a row. Each method is one command,
 as a user types it, in a process of its own. Prints a table, then one JSON line.
 """
@@ -31,7 +32,7 @@ import smolvlm
 from smolvlm import scenes
 from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, RESERVED_COLOURS, RESERVED_SHAPES, Scene
 
-NEW, ASKED = 600, 200
+NEW, ASKED = {"picture": 1200, "video": 600}, 200
 COMPASS = {
     "from bottom to top": "north",
     "from left to right": "east",
@@ -59,10 +60,10 @@ def drawn(skill: str, split: str) -> Iterator[tuple[Scene, str]]:
                 yield scene, COMPASS[told[0]]
 
 
-def write(skill: str, folder: Path, samples: int = NEW) -> Path:
+def write(skill: str, folder: Path, samples: int | None = None) -> Path:
     """Samples as a person has them: files, and a line of JSON for each."""
     lines = []
-    for number, (scene, answer) in enumerate(islice(drawn(skill, "train"), samples)):
+    for number, (scene, answer) in enumerate(islice(drawn(skill, "train"), samples or NEW[skill])):
         if scene.clip:
             name = f"{number:04d}"
             (folder / name).mkdir()

@@ -2,6 +2,7 @@
 
     python benchmarks/memory_plan.py                  256M geometry, random weights: all weights, LoRA, QLoRA, recompute
     python benchmarks/memory_plan.py --only lora
+    python benchmarks/memory_plan.py --published      what recipes/published/ would take on a GPU, by shapes
 
 Each case is a recipe of a few steps on drawn scenes whose batches are nearly as large as the recipe allows. The plan is
 made from shapes alone; the run is one `smolvlm train`, whose peak the kernel tells afterwards. Prints a table, then one
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,36 @@ CASES: dict[str, dict[str, Any]] = {
     "qlora, 4 bits": {"adapter": {**ADAPTER, "bits": 4}, "weights": "bfloat16"},
     "larger batches": {"tiles_per_batch": 10, "tokens_per_batch": 2560, "samples_per_step": 24},
 }
+
+
+# recipe -> the sizes that it is for
+PUBLISHED = {
+    "context_extension": ("256m", "2.2b"), "smolvlm_stage1": ("256m", "2.2b"), "smolvlm_stage2": ("256m", "2.2b"),
+    "smolvlm_sft": ("256m", "500m", "2.2b"), "smolvlm_synthetic": ("2.2b",), "smolvlm2_video_sft": ("256m", "500m"),
+    "smolvlm2_video_sft_2b": ("2.2b",), "vqav2_lora": ("2.2b",), "videofeedback": ("500m",), "dpo_rlaif_v": ("2.2b",),
+    "grpo": ("2.2b",),
+}  # fmt: skip
+RECIPES = Path(__file__).parents[1] / "recipes" / "published"
+
+
+def published(only: str) -> None:
+    from smolvlm.checkpoint import write_json
+    from smolvlm.training.plan import plan
+    from smolvlm.training.recipe import read_recipe
+    from smolvlm.vlm.standin import geometry
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, sizes in PUBLISHED.items():
+            for size in sizes if only in name else ():
+                write_json(Path(folder) / "config.json", geometry(size).to_dict())
+                recipe = replace(read_recipe(RECIPES / f"{name}.toml"), start=folder)
+                rows.append({"recipe": name, "size": size, "planned_gb": round(plan(recipe, "cuda").total / 1e9, 1)})
+                print(json.dumps(rows[-1]), file=sys.stderr)
+    print("| recipe | size | planned GB |\n|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row.values()))} |")
+    print(json.dumps({"rows": rows}))
 
 
 def planned_mb(recipe: Path) -> float:
@@ -58,7 +90,11 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--published", action="store_true", help="plan the published recipes, for a GPU")
     options = parser.parse_args()
+    if options.published:
+        published(options.only)
+        return
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

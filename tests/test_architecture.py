@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors"},
     "types": {"errors"},
     "evaluation": {"errors", "types", "media", "scenes", "vlm"},
+    "highlights": {"errors", "types", "media", "vlm"},
     "hub": {"errors", "config", "types"},
     "checkpoint": {"errors", "config", "types"},
     "media": {"errors", "types"},
@@ -61,6 +62,7 @@ CLI_AT_START = {"cli", "errors", "types", "__init__"}
 # No dependencies, or of an extra only: used when they are there, each behind an error that names the cure.
 OPTIONAL = {
     "flash_attn", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "datasets", "transformers", "matplotlib",
+    "openpyxl", "vlmeval", "lmms_eval",
 }  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def test_a_question_needs_no_file(vlm: VLM, directory: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["aks", "x"], "there is no command 'aks': use one of ask, chat, tokens"),
+        (["aks", "x"], "there is no command 'aks': use one of ask, chat, highlights"),
         (["ask"], "nothing was asked. Example: smolvlm ask picture.png"),
         (["ask", "cat.png"], "there is no question, cat.png is a file. Example: smolvlm ask cat.png"),
         (["ask", "cta.png", "What?"], "there is no file cta.png. Did you mean cat.png?"),

@@ -159,7 +159,7 @@ def second_column(page: Path) -> dict[str, str]:
 def parsers() -> Iterator[tuple[str, Parser]]:
     for command in COMMANDS:
         parser = Parser(prog=command, description=None)
-        importlib.import_module(f"smolvlm.cli.{command}").add_arguments(parser)
+        importlib.import_module(f"smolvlm.cli.{command.replace('-', '_')}").add_arguments(parser)
         yield command, parser
 
 

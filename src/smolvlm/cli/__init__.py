@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 something that was typed or given can't be used,
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import signal
@@ -20,11 +21,17 @@ from .arguments import Parser, UsageError
 COMMANDS = {
     "ask": "ask a question about pictures or videos",
     "chat": "talk about pictures and videos, turn by turn",
+    "highlights": "cut the moments out of a video that you, or the model, call its highlights",
+    "chapters": "cut a video into titled chapters",
+    "search": "find when something happens in videos",
+    "describe-video": "write down what happens in a video, with times",
+    "watch": "watch a camera, a stream or a growing file, and say when something begins",
     "tokens": "show what pictures and videos cost, before anything runs",
     "finetune": "teach a model with your own pictures, videos and answers",
     "train": "train a model by a recipe: from nothing, or further",
     "assemble": "join a text model and a vision tower into a checkpoint to be trained",
     "data": "look at training data: what would be learned, what can't be used",
+    "eval": "measure a model on benchmarks, as the published tables were or as you ask; compare two runs",
     "quantize": "write a checkpoint with weights in 8 or 4 bits",
     "export": "write ONNX graphs that transformers.js loads, and verify them",
     "bench": "measure how fast this machine answers, and what share of its limit that is",
@@ -62,15 +69,16 @@ def _run(words: list[str]) -> int:
         usage="smolvlm [-h] [--version] COMMAND ...",
         description="Ask a picture or a video.",
         epilog="commands:\n"
-        + "".join(f"  {name:<10}{purpose}\n" for name, purpose in COMMANDS.items())
+        + "".join(f"  {name:<16}{purpose}\n" for name, purpose in COMMANDS.items())
         + "\n`smolvlm COMMAND --help` describes one of them.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     if words and words[0] in COMMANDS:
-        module = import_module(f".{words[0]}", __name__)
+        module = import_module(f".{words[0].replace('-', '_')}", __name__)
         command = Parser(prog=f"smolvlm {words[0]}", description=module.__doc__)
         module.add_arguments(command)
-        return int(module.run(command.parse_intermixed_args(words[1:])))
+        typed = argparse.Namespace(command_line=words)  # for a command that starts itself again
+        return int(module.run(command.parse_intermixed_args(words[1:], typed)))
     if words and not words[0].startswith("-"):
         raise UsageError(f"there is no command {words[0]!r}: use one of {', '.join(COMMANDS)} (see smolvlm --help)")
     if parser.parse_args(words).version:

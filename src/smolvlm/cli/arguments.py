@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from ..vlm.requests import LookOptions
+
+
+DATA_VARIABLE, DATA = "LMUData", "~/LMUData"
 
 
 class UsageError(Exception):
@@ -98,6 +103,19 @@ def add_answer_options(parser: Parser) -> None:
     group.add_argument("--top-p", metavar="P", type=float, default=1.0, help="default: 1, off")
     group.add_argument("--seed", metavar="N", type=int, help="makes answers at a temperature repeatable")
     group.add_argument("--stop", metavar="TEXT", action="append", default=[], help="end the answer here; may repeat")
+
+
+def data_directory(given: Path | None) -> Path:
+    """Where data sets of benchmarks are: VLMEvalKit's place, when none is given, so that its files are found."""
+    return given or Path(os.environ.get(DATA_VARIABLE) or DATA).expanduser()
+
+
+def task_names(text: str) -> list[str]:
+    """Names of tasks with commas between them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise argparse.ArgumentTypeError(f"{doubled[0]} is named twice")
+    return names
 
 
 def whole_number(text: str) -> int:

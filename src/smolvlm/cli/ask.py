@@ -6,6 +6,7 @@ examples:
   smolvlm ask goal.mp4 "What happens?" --fps 2
   smolvlm ask - "What is this?" < cat.jpg
   echo "What is this?" | smolvlm ask cat.jpg
+  smolvlm ask lecture.mp4 "What is it about?" --long
 """
 
 from __future__ import annotations
@@ -13,31 +14,43 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, add_answer_options, add_media_options, add_model_options, look_options
+from .arguments import Parser, UsageError, add_answer_options, add_media_options, add_model_options, look_options
 from .inputs import as_blocks, read_request
-from .terminal import is_watched, load_model, waiting
+from .looking import add_cache_option, look_at
+from .terminal import is_watched, load_model, progress_bar, waiting
 
 if TYPE_CHECKING:
     from ..types import Answer
     from ..vlm import AnswerStream
     from ..vlm.requests import AskOptions
 
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "seed", "stop")
+
 
 def add_arguments(parser: Parser) -> None:
     parser.usage = "smolvlm ask [FILE ...] QUESTION [options]"
     parser.add_argument("words", nargs="*", metavar="FILE ... QUESTION", help='files, "-" for stdin; the question last')
     parser.add_argument("-q", "--question", metavar="TEXT", help="the question, when all other words are files")
+    parser.add_argument(
+        "--long",
+        action="store_true",
+        help="a video of any length: it is described part by part, and the question is answered over these words",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object: the answer, its cost, the frames seen")
     add_media_options(parser)
+    add_cache_option(parser)
     add_answer_options(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     files, question = read_request(options)
+    if options.long:
+        return _run_long(files, question, options)
     content = [*as_blocks(files, allow_url=options.allow_url), {"type": "text", "text": question}]
     vlm = load_model(options)
     request: AskOptions = {**request_options(options), "messages": [{"role": "user", "content": content}]}
@@ -49,6 +62,28 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"model": vlm.name, **as_json(answer)}, ensure_ascii=False))
     else:
         print_stream(first, stream, options)
+    return 0
+
+
+def _run_long(files: Sequence[str], question: str, options: argparse.Namespace) -> int:
+    if len(files) != 1:
+        raise UsageError(f"--long answers about one video at a time, and {len(files)} files are given")
+    vlm = load_model(options)
+    from ..highlights import ask_long
+
+    index = look_at(vlm, files[0], options)
+    chosen = request_options(options)
+    answer: AskOptions = {name: chosen[name] for name in SAMPLING}  # type: ignore[literal-required, assignment]
+    with progress_bar("Describing", options, unit="samples") as progress:
+        found = ask_long(
+            vlm, index, question, system=options.system, max_image_tokens=options.max_image_tokens,
+            on_progress=progress, answer=answer,
+        )  # fmt: skip
+    if options.json:
+        log = [{"start_s": line.start_s, "end_s": line.end_s, "text": line.title} for line in found.log]
+        print(json.dumps({"model": vlm.name, **as_json(found.answer), "log": log}, ensure_ascii=False))
+    else:
+        print(found.answer.text)
     return 0
 
 

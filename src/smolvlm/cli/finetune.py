@@ -16,14 +16,22 @@ from __future__ import annotations
 import argparse
 import math
 import tomllib
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from .arguments import Parser, whole_number
 from .terminal import is_watched
 from .train import add_run_options, run_recipe
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..training.data import DataSet
+
 RECIPE = "recipe.toml"
+LOOKED_AT = 16  # samples of each data set, to see what they show
 
 
 def add_arguments(parser: Parser) -> None:
@@ -41,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
         help="all weights; an adapter; an adapter on weights of 4 bits. Default: what fits in memory",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", metavar="N", type=whole_number, help="updates; default: three times through the data"
+        "--steps", metavar="N", type=whole_number, help="updates; default: a few times through the data"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the recipe and its memory, and stop")
     add_run_options(parser)
@@ -76,18 +84,28 @@ def _choose(options: argparse.Namespace) -> str:
     from ..vlm.memory import stored_tensors
 
     paths = [_absolute(path) for path in options.data]
-    rows = sum(len(DataSet(Source(path))) for path in paths)
+    sets = [DataSet(Source(path)) for path in paths]
     directory = hub.resolve(options.model)
     config = SmolVLMConfig.from_file(directory / "config.json")
     parameters = sum(math.prod(entry.shape) for entry in stored_tensors(directory, config).values())
     method = options.method or choose_method(parameters, available_memory())
     values: dict[str, Any] = finetuning(
-        paths, rows, options.model, parameters, method, steps=options.steps,
+        paths, sum(map(len, sets)), options.model, parameters, method, steps=options.steps, videos=_show_videos(sets),
         validation=[_absolute(path) for path in options.validation], device=options.device,
     )  # fmt: skip
     for one in options.changes:
         change(values, one)
     return as_toml(values)
+
+
+def _show_videos(sets: Sequence[DataSet]) -> bool:
+    """Whether most of some first samples do; those that can't be used say nothing."""
+    found = []
+    for one in sets:
+        for index in range(min(LOOKED_AT, len(one))):
+            with suppress(InputError):
+                found.append(any(block["type"] == "video" for block in one.sample(index).media))
+    return 2 * sum(found) > len(found)
 
 
 def _show(text: str, options: argparse.Namespace) -> None:

@@ -37,15 +37,25 @@ def waiting(what: str, options: argparse.Namespace) -> Iterator[None]:
 def progress_bar(
     what: str, options: argparse.Namespace, *, unit: Literal["bytes", "samples"] = "bytes"
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """A function that takes (units done, units in all) and draws a bar, gone when the work is done; None unwatched."""
+    """A function that takes (units done, units in all) and draws a bar with the time left, gone at the end.
+
+    None when nobody watches.
+    """
     if not is_watched(options):
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )  # fmt: skip
 
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError
-from .arguments import Parser, UsageError, number, whole_number
+from .arguments import Parser, UsageError, data_directory, number, task_names, whole_number
 from .terminal import is_watched
 
 if TYPE_CHECKING:
     from ..training.loop import Metrics
     from ..training.recipe import Recipe
     from ..training.run import Run
+    from .scoring import Score
 
 PLOT = "run.png"
 GIGA = 1e9
@@ -51,6 +52,11 @@ def add_run_options(parser: Parser) -> None:
         "--score", metavar="N", type=whole_number,
         help="at each evaluation ask the checkpoint N drawn questions of each skill, too; the best one is kept",
     )  # fmt: skip
+    parser.add_argument(
+        "--score-tasks", metavar="NAME,...", type=task_names,
+        help="score: the first N samples of these tasks of `smolvlm eval` instead",
+    )  # fmt: skip
+    parser.add_argument("--score-data", metavar="DIR", type=Path, help="score: where they are, as --data of eval")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -97,10 +103,9 @@ def show_plan(recipe: Recipe, device: str) -> None:
 def run_recipe(recipe: Recipe, options: argparse.Namespace) -> Path:
     """Train with a bar, and show at the end what became of it."""
     from ..training.loop import train
-    from .scoring import scene_scores
 
     bar = _Bar(recipe.name) if is_watched(options) else None
-    score = scene_scores(options.score, recipe.start) if options.score else None
+    score = _score(recipe, options)
     with bar or nullcontext(), ctrl_c() as pressed:
         checkpoint = train(
             recipe, options.output, device=options.device, minutes=options.minutes, workers=options.workers,
@@ -110,6 +115,16 @@ def run_recipe(recipe: Recipe, options: argparse.Namespace) -> Path:
     _show_run(recipe.name, options)
     print(checkpoint)
     return checkpoint
+
+
+def _score(recipe: Recipe, options: argparse.Namespace) -> Score | None:
+    from .scoring import scene_scores, task_scores
+
+    if options.score_tasks:
+        if not options.score:
+            raise UsageError("--score-tasks needs --score N, the number of samples of each task")
+        return task_scores(options.score_tasks, options.score, data_directory(options.score_data), recipe.start)
+    return scene_scores(options.score, recipe.start) if options.score else None
 
 
 @contextmanager

@@ -21,7 +21,8 @@ class Row:
 
     key: unique in the task, the same in every run. question: as a report shows it. answers: references, as a report
     shows them. images: encoded files or paths, in order. video: a file, or a folder of frames. fields: the row's
-    columns, for prompt and scorer. groups: breakdown -> the group this row is in: {"subject": "Art"}.
+    columns, for prompt and scorer. groups: breakdown -> the group this row is in, or several: {"subject": "Art",
+    "skills": ("algebra", "geometry")}.
     """
 
     key: str
@@ -30,7 +31,7 @@ class Row:
     images: tuple[bytes | Path, ...] = ()
     video: Path | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    groups: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Task:
 
     read: a directory of data sets -> its rows, in order; raises DataError naming the file, and for a bad row the
     line. ask: may open the row's video. score: prediction, row, mode, judge -> Score. groups: breakdowns, in the order
-    of a report. overall: how scores become one number; None is their mean.
+    of a report. overall: scores, rows, mode -> one number; None is the mean in every mode.
     """
 
     name: str
@@ -79,4 +80,4 @@ class Task:
     ask: Callable[[Row, Protocol], Asked]
     score: Callable[[str, Row, Mode, Judge | None], Score]
     groups: tuple[str, ...] = ()
-    overall: Callable[[Sequence[Score], Sequence[Row]], float] | None = None
+    overall: Callable[[Sequence[Score], Sequence[Row], Mode], float] | None = None

@@ -1,7 +1,8 @@
 """A sensible recipe for a person's data on a person's machine, as the values of its TOML.
 
 Rates of the released sizes are the published ones: SmolVLM2's for all weights, the notebook's for adapters. Those of
-the bundled model are what a few runs of benchmarks/finetune_nano.py led to.
+the bundled model are what runs of benchmarks/finetune_nano.py led to. Learning from videos the vision tower stays as it
+is, as in the published notebook: it has most of the work, and what is new about a video is rarely how a frame looks.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
-EPOCHS, EPOCHS_TINY = 3, 10
+EPOCHS, EPOCHS_TINY = 3, 5
 RANK = 16
-BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
+# All weights, by part. New words of a tiny model need a high rate where words are made, and its rest a low one to stay.
+RATES = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
+RATES_TINY = {"vision": 1.5e-4, "connector": 1.5e-4, "text": 1.5e-4, "embeddings": 1e-3}
+BUNDLED, REPLAY = "nano", 0.5  # of the bundled model: as many of the scenes that it was trained on as new samples
 
 
 def choose_method(parameters: int, free_bytes: int | None) -> Method:
@@ -32,9 +36,9 @@ def choose_method(parameters: int, free_bytes: int | None) -> Method:
 
 def finetuning(
     paths: Sequence[str], rows: int, start: str, parameters: int, method: Method, *, steps: int | None = None,
-    validation: Sequence[str] = (), device: str = "cpu",
+    videos: bool = False, validation: Sequence[str] = (), device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
-    """A recipe's values. rows: of all data sets. parameters: of the model.
+    """A recipe's values. rows: of all data sets. parameters: of the model. videos: what most of the rows show.
 
     Raises ConfigError for what can't be: no rows.
     """
@@ -57,12 +61,14 @@ def finetuning(
         values["validation"] = [{"path": path} for path in validation]
     if method == "full":
         values["betas"] = [0.9, 0.98] if tiny else [0.9, 0.999]
-        if not tiny:
-            values["rates"] = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
+        rates = RATES_TINY if tiny else RATES
+        values["rates"] = {**rates, **({"vision": 0.0} if videos else {})}
     else:
         where: dict[str, Any] = {"target_modules": ["text", "connector"]}
         if tiny:  # an adapter alone can't say words that the model has never said, so the head is trained whole
-            where = {"target_modules": "all-linear", "modules_to_save": ["lm_head"]}
+            where["modules_to_save"] = ["lm_head"]
+            if not videos:
+                where["target_modules"] = "all-linear"
         values["adapter"] = {"r": RANK, "lora_alpha": RANK, **where}
         values["weights"] = "float32" if tiny else "bfloat16"
         if method == "qlora":
@@ -86,7 +92,7 @@ def as_toml(values: dict[str, Any]) -> str:
 
 def _rate(tiny: bool, method: Method) -> float:
     if method == "full":
-        return 5e-4 if tiny else 2e-5
+        return 1.5e-4 if tiny else 2e-5
     return 1.5e-3 if tiny else 1e-4
 
 
