@@ -3,12 +3,13 @@
     python benchmarks/harness_speed.py                        1,000 drawn samples of four benchmarks, three rounds
     python benchmarks/harness_speed.py --rows 20 --rounds 1   does it run?
 
-Run it where both are installed: pip install -e a clone of VLMEvalKit, transformers and torchvision beside this package.
-The bundled model in float32 on two threads, greedy, VLMEvalKit's prompts for SmolVLM2. The rival is VLMEvalKit's run.py
-with its own SmolVLM2 class, but for the device, which that has fixed to CUDA. Each is a process of its own, in turns.
-Seconds are those of answering: of ours from the loaded model to the last record on disk, scored; of the rival from the
-first call of its model to the end of the last, so without loading. The whole command, imports included, is told beside.
-Prints a table, then one JSON line.
+Run it where both are installed: pip install -e a clone of VLMEvalKit, transformers and torchvision beside this
+package. The bundled model in float32 (unless said) on two threads or in two processes, greedy, VLMEvalKit's prompts
+for SmolVLM2. The rival is VLMEvalKit's run.py with its own SmolVLM2 class, but for the device, which that has fixed
+to CUDA. Each is a process of its own, in turns. Samples/s are those of answering: of ours from the loaded model to
+the last record on disk, scored; of the rival from the first call of its model to the end of the last, so without
+loading. The whole command, imports included, is told beside, and how many answers are the rival's. Prints a table,
+then one JSON line.
 """
 
 from __future__ import annotations
@@ -33,13 +34,19 @@ import smolvlm
 NANO = Path(smolvlm.__file__).parent / "assets" / "nano"
 SETS = {"ocrbench": "OCRBench", "chartqa": "ChartQA_TEST", "docvqa": "DocVQA_VAL", "mmstar": "MMStar"}
 RIVAL = "SmolVLM2-nano"
+HARNESS = "VLMEvalKit, transformers"
 THREADS = "2"
+OURS = {
+    "smolvlm eval": [],
+    "in two processes": ["--jobs", "2"],
+    "and in bfloat16": ["--jobs", "2", "--dtype", "bfloat16"],
+}
 
 
-def run_ours(data: Path, output: Path, tokens: int) -> tuple[float, dict[str, str]]:
+def run_ours(data: Path, output: Path, tokens: int, options: list[str]) -> tuple[float, dict[str, str]]:
     """Seconds of answering, and answers by task and row."""
     words = ["--tasks", ",".join(SETS), "--data", str(data), "--output", str(output), "--prompts", "smolvlm2"]
-    command = [sys.executable, "-m", "smolvlm", "eval", *words, "--answer-tokens", str(tokens), "--quiet"]
+    command = [sys.executable, "-m", "smolvlm", "eval", *words, "--answer-tokens", str(tokens), "--quiet", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment(data))
     records = [json.loads(line) for line in (output / "records.jsonl").read_text(encoding="utf-8").splitlines()]
     answers = {f"{SETS[record['task']]} {record['key']}": record["output"].strip() for record in records}
@@ -119,30 +126,37 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     data, each = folder / "data", options.rows // len(SETS)
     for task in SETS:
         draw_twin(task, data, each)
-    samples, rounds = each * len(SETS), []
+    samples = each * len(SETS)
+    rounds: list[dict[str, dict[str, float]]] = []
     for number in range(options.rounds):
-        found: dict[str, Any] = {}
-        for name, run in (("ours", run_ours), ("rival", run_rival)):
-            started, output = time.perf_counter(), folder / f"{name}-{number}"
-            found[name], found[f"{name}_answers"] = run(data, output, options.tokens)
-            found[f"{name}_whole"] = time.perf_counter() - started
-        same = sum(answer == found["rival_answers"][row] for row, answer in found["ours_answers"].items())
-        rounds.append({**{key: one for key, one in found.items() if "answers" not in key}, "same": same})
+        measured: dict[str, dict[str, float]] = {}
+        answers: dict[str, dict[str, str]] = {}
+        for label in (*OURS, HARNESS):
+            started, output = time.perf_counter(), folder / f"{label}-{number}"
+            if label == HARNESS:
+                seconds, answers[label] = run_rival(data, output, options.tokens)
+            else:
+                seconds, answers[label] = run_ours(data, output, options.tokens, OURS[label])
+            measured[label] = {"samples_per_s": samples / seconds, "whole_s": time.perf_counter() - started}
+            print(f"round {number + 1}: {label} {samples / seconds:.1f} samples/s", file=sys.stderr)
+        for label, found in answers.items():
+            measured[label]["same"] = sum(answer == answers[HARNESS][row] for row, answer in found.items())
+        rounds.append(measured)
     report(samples, rounds, options)
 
 
-def report(samples: int, rounds: list[dict[str, float]], options: argparse.Namespace) -> None:
-    rates = {name: [samples / one[name] for one in rounds] for name in ("ours", "rival")}
-    print(f"{samples} samples, {options.rounds} rounds, {THREADS} threads, at most {options.tokens} tokens an answer")
-    print(f"{'':<14}{'samples/s':>10}{'from':>8}{'to':>8}{'whole command, s':>18}")
-    for name, label in (("ours", "smolvlm eval"), ("rival", "VLMEvalKit")):
-        rate, whole = rates[name], median(one[f"{name}_whole"] for one in rounds)
-        print(f"{label:<14}{median(rate):>10.2f}{min(rate):>8.2f}{max(rate):>8.2f}{whole:>18.1f}")
-    times = median(ours / rival for ours, rival in zip(rates["ours"], rates["rival"], strict=True))
-    print(f"{times:.1f} times the samples/s; {min(one['same'] for one in rounds)} of {samples} answers are the same")
+def report(samples: int, rounds: list[dict[str, dict[str, float]]], options: argparse.Namespace) -> None:
+    print(f"{samples} samples, {options.rounds} rounds, {THREADS} threads, at most {options.tokens} tokens an answer\n")
+    print("| | samples/s | times | whole command, s | same answers |\n|---|---|---|---|---|")
+    for label in (*OURS, HARNESS):
+        found = [one[label] for one in rounds]
+        times = median(one[label]["samples_per_s"] / one[HARNESS]["samples_per_s"] for one in rounds)
+        rate, whole = (median(one[key] for one in found) for key in ("samples_per_s", "whole_s"))
+        same = min(int(one["same"]) for one in found)
+        print(f"| {label} | {rate:.1f} | {times:.2f} | {whole:.0f} | {same} |")
     versions = {name: version(name) for name in ("torch", "torchvision", "transformers", "numpy", "pillow")}
     print(json.dumps({
-        "samples": samples, "tokens": options.tokens, "threads": int(THREADS), "rounds": rounds, "times": times,
+        "samples": samples, "tokens": options.tokens, "threads": int(THREADS), "rounds": rounds,
         "smolvlm": smolvlm.__version__, "versions": versions, "machine": platform.platform(),
     }))  # fmt: skip
 

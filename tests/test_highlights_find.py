@@ -203,7 +203,7 @@ def test_a_file_may_grow_while_it_is_watched(vlm: VLM, film: Eventful, tmp_path:
     writer = threading.Thread(target=grow)
     writer.start()
     times: list[float] = []
-    how = Watching(idle_s=3.0)
+    how = Watching(idle_s=1.5)
     list(watch(vlm, str(growing), MOVES, how=how, on_score=lambda time_s, _: times.append(time_s)))
     writer.join()
     assert times[-1] > film.seconds - 2

@@ -49,6 +49,7 @@ def evaluate(options: argparse.Namespace) -> int:
         asked = answer_all(asking, tasks, surveyed, directory, folder, share=share, progress=progress)
         if share.rank:
             return 0
+        folder.wait(surveyed)
         speed = {"asked": asked, "seconds": round(time.perf_counter() - started, 3)}
         facts = {**_facts(options, settings, vlm, share), **folder.speed(speed)}
         figures = _published(options)

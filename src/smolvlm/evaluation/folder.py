@@ -78,7 +78,7 @@ class RunFolder:
     def finish(self, surveyed: Surveyed) -> list[Record]:
         """Wait for the records of all processes, put them in the rows' order into records.jsonl, and return them."""
         places = [(task, row.key) for task, rows in surveyed.items() for row in rows]
-        found = self._wait(surveyed, len(places))
+        found = self.wait(surveyed)
         records = [found[place] for place in places]
         write_records(self.path / RECORDS, records)
         for file in self._files():
@@ -87,16 +87,18 @@ class RunFolder:
         return records
 
     def speed(self, latest: Mapping[str, float]) -> Mapping[str, Any]:
-        """Samples asked, seconds, samples a second: of this process, or of the last that asked any.
+        """Samples asked, seconds, samples a second: of this run, or of the last that asked any.
 
-        latest: {"asked", "seconds"} of this process.
+        latest: {"asked", "seconds"} of this run.
         """
         if not latest["asked"] and (self.path / SUMMARY).is_file():
             known = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
             return {name: known.get(name) for name in ("asked", "seconds", "samples_per_s")}
         return {**latest, "samples_per_s": round(latest["asked"] / latest["seconds"], 3)}
 
-    def _wait(self, surveyed: Surveyed, count: int) -> dict[Place, Record]:
+    def wait(self, surveyed: Surveyed) -> dict[Place, Record]:
+        """The records of all rows, when all processes have written theirs."""
+        count = sum(map(len, surveyed.values()))
         found, sizes, last = self.records(surveyed), self._sizes(), time.monotonic()
         while len(found) < count:
             time.sleep(POLL_S)

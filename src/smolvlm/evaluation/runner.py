@@ -63,7 +63,7 @@ def evaluate(
     share: Share | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Answer what has no record in the folder yet, of this process's share. Returns how many samples that were.
+    """Answer what has no record in the folder yet, of this process's share. Returns how many of all rows had none.
 
     surveyed: task -> what `survey` found in the directory. progress: takes samples done and samples in all.
     """
@@ -73,8 +73,8 @@ def evaluate(
         task.name: {row.key for row in share.of(surveyed[task.name]) if (task.name, row.key) not in done}
         for task in tasks
     }
-    todo, total = sum(map(len, missing.values())), sum(len(share.of(surveyed[task.name])) for task in tasks)
-    finished = total - todo
+    total = sum(len(share.of(surveyed[task.name])) for task in tasks)
+    finished = total - sum(map(len, missing.values()))
     if progress is not None:
         progress(finished, total)
     with closing(folder.open_records(share)) as file:
@@ -86,7 +86,7 @@ def evaluate(
                 finished += len(records)
                 if progress is not None:
                     progress(finished, total)
-    return todo
+    return sum(map(len, surveyed.values())) - len(done)
 
 
 def answer(asking: Asking, task: Task, rows: Iterable[Row]) -> Iterator[list[Record]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -224,20 +224,18 @@ def _look(vlm: VLM, video: Video, fps: float, directory: Path, on_look: Progress
     directory.mkdir(parents=True, exist_ok=True)
     plan = _plan(video, fps)
     rows, encoded = _begun(directory)
-    start = int(rows["number"][-1]) if len(rows) else -1  # decoded again: the next one is compared with it
-    before: np.ndarray | None = None
+    start = int(rows["number"][-1]) if len(rows) else -1
     frames = video.frames([number for number, _ in plan if number >= start])
+    before = thumbnail(next(frames).image) if len(rows) else None  # the last one again: the next is compared with it
     is_encoded = dict(plan)
     at_once = max(1, min(AT_ONCE, PIXELS_AT_ONCE // max(1, video.info.width * video.info.height)))
     step = at_once * max(1, len(plan) // max(1, sum(is_encoded.values())))
     done = len(rows)
     with _writable(directory / "frames.bin") as table, _writable(directory / "features.bin") as features:
-        while chunk := list(islice(frames, step)):
-            if before is None and chunk[0].number == start:
-                before = thumbnail(chunk[0].image)
-                chunk = chunk[1:]
-            compared, before = _compare(chunk, before, is_encoded, encoded)
-            shown = [frame for frame in chunk if is_encoded[frame.number]]
+        while True:
+            compared, shown, before = _compare(islice(frames, step), before, is_encoded, encoded)
+            if not len(compared):
+                break
             if shown:
                 values = _encode(vlm, shown, directory, video.name, fps)
                 features.seek(encoded * values[0].nbytes)
@@ -247,7 +245,7 @@ def _look(vlm: VLM, video: Video, fps: float, directory: Path, on_look: Progress
             table.seek(done * ROW.itemsize)
             table.write(compared.tobytes())
             table.flush()
-            done += len(chunk)
+            done += len(compared)
             if on_look is not None:
                 on_look(done, len(plan))
     if not encoded:
@@ -256,19 +254,23 @@ def _look(vlm: VLM, video: Video, fps: float, directory: Path, on_look: Progress
 
 
 def _compare(
-    chunk: Sequence[Frame], before: np.ndarray | None, is_encoded: dict[int, bool], encoded: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows of frames.bin, and the last thumbnail. encoded: features that there are already."""
-    rows = np.zeros(len(chunk), ROW)
-    for row, frame in zip(rows, chunk, strict=True):
+    frames: Iterable[Frame], before: np.ndarray | None, is_encoded: dict[int, bool], encoded: int
+) -> tuple[np.ndarray, list[Frame], np.ndarray | None]:
+    """Their rows of frames.bin, those to be encoded, and the last thumbnail; others are let go one by one.
+
+    encoded: features that there are already.
+    """
+    rows: list[tuple[float, ...]] = []
+    shown: list[Frame] = []
+    for frame in frames:
         now = thumbnail(frame.image)
         change = (0.0, 0.0, 0.0) if before is None else compare(before, now)
-        row["number"], row["time_s"] = frame.number, frame.timestamp_s
-        row["change"], row["share"], row["peak"] = change
-        row["feature"] = encoded if is_encoded[frame.number] else -1
-        encoded += is_encoded[frame.number]
+        place = encoded + len(shown) if is_encoded[frame.number] else -1
+        rows.append((frame.number, frame.timestamp_s, *change, place))
+        if is_encoded[frame.number]:
+            shown.append(frame)
         before = now
-    return rows, before
+    return np.array(rows, ROW), shown, before
 
 
 def _encode(vlm: VLM, frames: Sequence[Frame], directory: Path, name: str, fps: float) -> np.ndarray:

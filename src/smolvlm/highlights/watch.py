@@ -169,13 +169,15 @@ class _Growing:
 
     def __init__(self, path: Path, idle_s: float) -> None:
         self._file = path.open("rb")
-        self._idle_s = idle_s
+        self._patience_s = idle_s  # used up once: a reader asks several times at the end
 
     def read(self, count: int) -> bytes:
         waited_s = 0.0
-        while not (content := self._file.read(count)) and waited_s < self._idle_s:
+        while not (content := self._file.read(count)) and waited_s < self._patience_s:
             time.sleep(PAUSE_S)
             waited_s += PAUSE_S
+        if not content:
+            self._patience_s = 0.0
         return content
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ RANK = 16
 # All weights, by part. New words of a tiny model need a high rate where words are made, and its rest a low one to stay.
 RATES = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
 RATES_TINY = {"vision": 1.5e-4, "connector": 1.5e-4, "text": 1.5e-4, "embeddings": 1e-3}
-BUNDLED, REPLAY = "nano", 0.5  # of the bundled model: as many of the scenes that it was trained on as new samples
+BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
 
 
 def choose_method(parameters: int, free_bytes: int | None) -> Method:
