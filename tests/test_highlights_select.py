@@ -93,19 +93,28 @@ def test_smoothing_spreads_a_moment_but_not_across_a_cut() -> None:
     target_s=st.none() | st.floats(1, 20),
     smooth_s=st.sampled_from([0.0, 0.5, 3.0]),
     longest_s=st.none() | st.floats(1, 9),
+    step_s=st.sampled_from([0.5, 2.0, 10.0]),
 )
 def test_segments_never_overlap_leave_the_video_or_exceed_what_is_asked(
     scores: list[float], cuts: list[int], threshold: float, top: int | None, target_s: float | None,
-    smooth_s: float, longest_s: float | None,
+    smooth_s: float, longest_s: float | None, step_s: float,
 ) -> None:  # fmt: skip
     how = Selection(threshold, top, target_s, smooth_s=smooth_s, longest_s=longest_s)
-    duration_s = 2.0 * len(scores)
-    found = select(curve(*scores), duration_s, [cut for cut in sorted(cuts) if cut < duration_s], how)
+    duration_s = step_s * len(scores)
+    found = select(curve(*scores, step_s=step_s), duration_s, [cut for cut in sorted(cuts) if cut < duration_s], how)
     for one, other in zip(found, found[1:], strict=False):
         assert one.end_s <= other.start_s + 1e-6
     assert all(0 <= one.start_s < one.end_s <= duration_s + 1e-6 for one in found)
     assert top is None or len(found) <= top
     assert target_s is None or sum(one.duration_s for one in found) <= target_s + 1e-6
+
+
+def test_nothing_is_kept_of_no_scores() -> None:
+    assert select(Curve((), ()), 10.0) == []
+
+
+def test_a_score_that_goes_across_a_cut_stays_whole() -> None:
+    assert spans(select(curve(0.9, 0.9, step_s=20.0), 40, (10, 30), PLAIN)) == [(0, 20), (20, 40)]
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 1.5}, {"top": 0}, {"target_length_s": 0}, {"padding_s": -1}])

@@ -79,8 +79,10 @@ function candidates(cells, cuts, how) {
     for (const cut of cuts) {
       if (cut - rest[0][0] >= SPLIT && rest[rest.length - 1][1] - cut >= SPLIT) {
         const before = rest.filter((cell) => cell[0] < cut - NEAR);
-        parts.push(before);
-        rest = rest.slice(before.length);
+        if (before.length < rest.length) {
+          parts.push(before);
+          rest = rest.slice(before.length);
+        }
       }
     }
     for (const part of [...parts, rest]) {

@@ -85,7 +85,8 @@ def select(
 
 def _smoothed(curve: Curve, duration_s: float, cuts_s: Sequence[float], width_s: float) -> list[Cell]:
     """The curve as cells; each score is the mean, over its cell, of a moving average that ends at cuts."""
-    cells = list(zip(curve.times_s, [*curve.times_s[1:], duration_s], curve.scores, strict=True))
+    ends_s = [*curve.times_s[1:], duration_s][: len(curve.times_s)]
+    cells = list(zip(curve.times_s, ends_s, curve.scores, strict=True))
     cells = [cell for cell in cells if cell[1] > cell[0]]
     if not width_s:
         return cells
@@ -126,8 +127,9 @@ def _split_at_cuts(run: Sequence[Cell], cuts_s: Sequence[float]) -> list[list[Ce
     for cut_s in cuts_s:
         if cut_s - rest[0][0] >= SPLIT_S and rest[-1][1] - cut_s >= SPLIT_S:
             before = [cell for cell in rest if cell[0] < cut_s - NEAR]
-            parts.append(before)
-            rest = rest[len(before) :]
+            if len(before) < len(rest):  # else the last cell goes across the cut, and stays whole
+                parts.append(before)
+                rest = rest[len(before) :]
     return [*parts, rest]
 
 
