@@ -33,9 +33,11 @@ OPTIMISER = {
     "adamw": 2,
     "muon": 1,
 }  # numbers kept for each trained one (muon: of matrices; what else there is, is small)
-PROGRAM = {"cpu": 300 * 2**20, "cuda": 600 * 2**20}  # torch itself and what it was linked with; of a GPU a guess
-# glibc keeps holes between what is alive: benchmarks/memory_plan.py; of a GPU a guess
-HEAP = {"cpu": 1.35, "cuda": 1.0}
+# Beside what is counted: fitted to the six cases of benchmarks/memory_plan.py on a CPU, within 8 % (glibc keeps holes
+# between what is alive, and half of the gradients again while weights are updated); of a GPU guesses.
+PROGRAM = {"cpu": 100 * 2**20, "cuda": 600 * 2**20}
+HEAP = {"cpu": 1.13, "cuda": 1.0}  # times what a step has alive
+GRADIENTS = {"cpu": 1.5, "cuda": 1.0}  # times the gradients
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,12 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         if keeps_reference(recipe):
             weights *= 2
         own = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+        kind = device if device in HEAP else "cuda"
+        step = int(HEAP[kind] * (step - own) + GRADIENTS[kind] * own)
         return Plan(
             tiles, tokens, sum(parameter.numel() for parameter in model.parameters()),
             sum(parameter.numel() for parameter in trained), weights, OPTIMISER[recipe.optimiser] * own,
-            own if recipe.ema else 0, int(HEAP.get(device, HEAP["cuda"]) * step), PROGRAM.get(device, PROGRAM["cuda"]),
+            own if recipe.ema else 0, step, PROGRAM[kind],
         )  # fmt: skip
 
 
