@@ -1,8 +1,8 @@
 """A sensible recipe for a person's data on a person's machine, as the values of its TOML.
 
 Rates of the released sizes are the published ones: SmolVLM2's for all weights, the notebook's for adapters. Those of
-the bundled model are what runs of benchmarks/finetune_nano.py led to. Learning from videos the vision tower stays as it
-is, as in the published notebook: it has most of the work, and what is new about a video is rarely how a frame looks.
+the bundled model are what runs of benchmarks/finetune_nano.py led to. While all weights of a released size learn from
+videos, the vision tower stays as it is, as in the published notebook.
 """
 
 from __future__ import annotations
@@ -61,14 +61,11 @@ def finetuning(
         values["validation"] = [{"path": path} for path in validation]
     if method == "full":
         values["betas"] = [0.9, 0.98] if tiny else [0.9, 0.999]
-        rates = RATES_TINY if tiny else RATES
-        values["rates"] = {**rates, **({"vision": 0.0} if videos else {})}
+        values["rates"] = RATES_TINY if tiny else {**RATES, **({"vision": 0.0} if videos else {})}
     else:
         where: dict[str, Any] = {"target_modules": ["text", "connector"]}
         if tiny:  # an adapter alone can't say words that the model has never said, so the head is trained whole
-            where["modules_to_save"] = ["lm_head"]
-            if not videos:
-                where["target_modules"] = "all-linear"
+            where = {"target_modules": "all-linear", "modules_to_save": ["lm_head"]}
         values["adapter"] = {"r": RANK, "lora_alpha": RANK, **where}
         values["weights"] = "float32" if tiny else "bfloat16"
         if method == "qlora":
