@@ -14,6 +14,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from rich.progress import track
 
+from ...errors import InputError
 from ...vlm import best_device, load
 from ...vlm.requests import AskRequest
 from .lmms_eval import request_for
@@ -64,10 +65,16 @@ class SmolVLM(lmms):
         return results
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
-        raise NotImplementedError("smolvlm answers tasks of output_type generate_until; this one asks for likelihoods.")
+        self._refuse(requests, "asks for likelihoods")
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
-        raise NotImplementedError("smolvlm answers tasks of output_type generate_until; this one goes several rounds.")
+        self._refuse(requests, "goes several rounds")
+
+    def _refuse(self, requests: list[Instance], what: str) -> NoReturn:
+        task = requests[0].task_name if requests else "a task"
+        raise InputError(
+            f"{task} {what}, and this model is asked once for a text: name tasks of output_type generate_until."
+        )
 
     def _asked(self, request: Instance, place: int) -> AskRequest:
         _, to_messages, settings, number, task, split = request.args
