@@ -136,6 +136,28 @@ def test_the_loss_of_many_answers_is_the_same_in_parts(monkeypatch: pytest.Monke
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_likelihoods_and_their_gradient_are_those_of_cross_entropy(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "FLOATS_AT_ONCE", {"cpu": 3 * 500})  # three rows at a time
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(11, 500, generator=generator)).to(dtype)
+    target, weight = torch.randint(500, (11,), generator=generator), torch.randn(11, generator=generator)
+    found = []
+    for likelihood in (
+        objectives.TargetLikelihood.apply,
+        lambda given, wanted: -F.cross_entropy(given.float(), wanted, reduction="none"),
+    ):
+        given = logits.clone().requires_grad_()
+        said = likelihood(given, target)
+        (said * weight).sum().backward()
+        found.append((said.detach(), given.grad))
+    # sums of 500 numbers in another order; the gradient is then rounded to the logits' dtype
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=max(1e-5, torch.finfo(dtype).eps), atol=1e-6)
+
+
 def test_a_pair_shares_its_question_and_is_scored_as_two_conversations() -> None:
     pair = talk("What colour is it?", "red", "a blue square")
     assert isinstance(pair, Pair)

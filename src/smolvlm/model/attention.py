@@ -142,11 +142,11 @@ class Products(torch.autograd.Function):
         for part, shared, few in _parts(query, key, mask):
             keys, values = _for_each(key[shared], query[part]), _for_each(value[shared], query[part])
             weights, came = _softmax(query[part], keys, few, ctx.causal), gradient[part]
-            found[2][shared] = _together(weights.transpose(1, 2) @ came, key[shared])
+            found[2][shared] = _together(_turned(weights, came), key[shared])
             change = came @ values.transpose(1, 2)  # (some heads, queries, keys), of the weights
             change = torch.ops.aten._softmax_backward_data(change, weights, -1, weights.dtype).mul_(scale)
             found[0][part] = change @ keys
-            found[1][shared] = _together(change.transpose(1, 2) @ query[part], key[shared])
+            found[1][shared] = _together(_turned(change, query[part]), key[shared])
         return *found, None, None
 
 
@@ -174,6 +174,11 @@ def _for_each(shared: Tensor, query: Tensor) -> Tensor:
 def _together(each: Tensor, shared: Tensor) -> Tensor:
     """The gradient of what several heads share: the sum of theirs, in float32."""
     return each if len(each) == len(shared) else each.unflatten(0, (len(shared), -1)).sum(1, dtype=torch.float32)
+
+
+def _turned(wide: Tensor, narrow: Tensor) -> Tensor:
+    """wide^T narrow of (heads, queries, keys) and (heads, queries, head_dim): the large one is read as it lies."""
+    return (narrow.transpose(1, 2) @ wide).transpose(1, 2)
 
 
 def _softmax(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
