@@ -213,6 +213,28 @@ def test_controls_of_the_page_choose_and_say_the_command(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+@pytest.mark.browser
+def test_commands_of_the_page_say_all_that_another_run_needs(tmp_path: Path) -> None:
+    facts = {**FACTS, "options": ["--model", "some/model"], "selection": asdict(Selection(0.6, top=1, padding_s=0.0))}
+    record, reel = tmp_path / "reel.highlights.json", tmp_path / "reel.mp4"
+    video = film("silent.mp4").path
+    write_page(tmp_path / "reel.html", video, SEGMENTS, CURVE, facts, record=record, reel=reel)
+    drawn = dom_after(
+        tmp_path / "reel.html",
+        "const slider = document.querySelector('[data-key=top]')",
+        "slider.value = slider.max",
+        "slider.dispatchEvent(new Event('input'))",
+        "document.getElementById('criteria').value = 'a goal'",
+        "document.getElementById('criteria').dispatchEvent(new Event('input'))",
+    )
+    recut, again = (word for word in drawn.words if word.startswith("smolvlm highlights"))
+    assert shlex.split(recut)[2:] == ["--from", str(record), "--top", "0", "-o", str(reel)]  # 0 lifts the limit
+    assert shlex.split(again)[2:] == [
+        str(video), "--criteria", "a goal", "--model", "some/model", "--threshold", "0.6", "--padding", "0",
+        "-o", str(reel),
+    ]  # fmt: skip
+
+
 def test_contact_sheet_shows_curve_and_pictures_of_every_segment(tmp_path: Path) -> None:
     one = film("silent.mp4")
     path = tmp_path / "sheet.png"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 import smolvlm
 from smolvlm.errors import FetchError, InputError, VideoError
@@ -23,13 +24,13 @@ from smolvlm.highlights import (
     find_highlights,
     find_published,
     propose_criteria,
-    read_record,
     search,
     watch,
 )
-from smolvlm.highlights.score import question_for
+from smolvlm.highlights.propose import OF_ANY_VIDEO
+from smolvlm.highlights.score import DOUBTFUL_MASS, question_for, score_windows
+from smolvlm.highlights.windows import Window
 from smolvlm.vlm import VLM
-from tests.commands import run
 from tests.eventful import Eventful, overlap, write_eventful
 
 SORTS = (None, "move", None, "appear", None)
@@ -77,6 +78,17 @@ def test_of_several_criteria_one_is_enough(vlm: VLM, film: Eventful, index: Inde
     assert all(any(overlap(span, event[2:]) >= 0.5 for span in spans) for event in film.events)
 
 
+def test_nothing_is_found_in_blank_frames(vlm: VLM, cache: Path) -> None:
+    shown = [Image.new("RGB", (64, 64), colour) for colour in ("white", "black", "red")]
+    blank = build_index(vlm, shown, cache=cache)
+    scores = score_windows(vlm, blank, [Window(0, 3, 0, 3)], [APPEARS])
+    assert scores.yes == (0.0,) and scores.label_mass == 1.0
+    shown[1].putpixel((32, 32), (255, 255, 255))  # noise
+    assert score_windows(vlm, build_index(vlm, shown, cache=cache), [Window(0, 3, 0, 3)], [APPEARS]).yes == (0.0,)
+    shown[1].paste("yellow", (24, 24, 34, 34))
+    assert score_windows(vlm, build_index(vlm, shown, cache=cache), [Window(0, 3, 0, 3)], [APPEARS]).yes != (0.0,)
+
+
 def test_borders_at_cuts_are_exact_to_the_frame(vlm: VLM, film: Eventful, index: Index) -> None:
     found = find_highlights(vlm, index, criteria="Is there any shape?", selection=Selection(threshold=0.0))
     borders = {border for one in found.segments for border in (one.start_s, one.end_s)}
@@ -96,6 +108,34 @@ def test_a_result_tells_what_it_rests_on(vlm: VLM, film: Eventful, index: Index)
 def test_the_same_video_proposes_the_same_criteria(vlm: VLM, index: Index) -> None:
     first = propose_criteria(vlm, index)
     assert first == propose_criteria(vlm, index) and first.description
+
+
+def test_a_list_that_the_model_can_judge_by_is_what_counts(
+    vlm: VLM, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vlm, "ask", lambda *_, **__: SimpleNamespace(text=MOVES))
+    proposal = propose_criteria(vlm, index)
+    assert proposal.criteria == (MOVES,) and proposal.is_own and proposal.label_mass > 0.9
+    assert find_highlights(vlm, index).criteria == (MOVES,)
+
+
+def test_for_a_list_that_it_cannot_judge_by_it_is_asked_what_it_can_be(vlm: VLM, film: Eventful, index: Index) -> None:
+    found = find_highlights(vlm, index, selection=UNPADDED)
+    assert found.proposal is not None and found.proposal.label_mass < DOUBTFUL_MASS and not found.proposal.is_own
+    assert found.criteria == OF_ANY_VIDEO and found.label_mass > 0.9
+    spans = [(one.start_s, one.end_s) for one in found.segments]
+    assert all(any(overlap(span, event[2:]) >= 0.5 for span in spans) for event in film.events)
+
+
+def test_windows_that_show_the_same_frames_are_asked_about_once(
+    vlm: VLM, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    decide = vlm.decide
+    monkeypatch.setattr(vlm, "decide", lambda question, **given: (asked.append(question), decide(question, **given))[1])
+    windows = [Window(0.1, 0.3, 0.1, 0.3), Window(0.2, 0.4, 0.2, 0.4), Window(6.0, 12.0, 6.0, 12.0)]
+    scores = score_windows(vlm, index, windows, [MOVES])
+    assert len(asked) == 2 and scores.yes[0] == scores.yes[1] != scores.yes[2]
 
 
 def test_a_criterion_becomes_a_question() -> None:
@@ -222,108 +262,3 @@ def test_a_source_that_cannot_be_watched_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         next(watch(vlm, source, MOVES))
-
-
-# ---- the commands ----
-
-
-def test_a_reel_is_cut_and_cut_again_without_the_model(
-    film: Eventful, index: Index, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    reel = tmp_path / "reel.mp4"
-    words = ["highlights", str(film.path), "--criteria", MOVES, "--cache", str(cache), "--encode", "-o", str(reel)]
-    outcome = run(capsys, words)
-    assert outcome.code == 0, outcome.err
-    suffixes = (".mp4", ".highlights.json", ".vtt", ".xspf", ".edl", ".png", ".html")
-    assert all(reel.with_suffix(suffix).stat().st_size for suffix in suffixes)
-    record = read_record(reel.with_suffix(".highlights.json"))
-    assert len(record.segments) == 1 and record.facts["criteria"] == [MOVES]
-    monkeypatch.setattr("smolvlm.vlm.load", lambda *_, **__: pytest.fail("the model was loaded"))
-    again = tmp_path / "again.mp4"
-    words = ["highlights", "--from", str(reel.with_suffix(".highlights.json")), "--padding", "0", "-o", str(again)]
-    assert run(capsys, words).code == 0
-    assert read_record(again.with_suffix(".highlights.json")).facts["selection"]["padding_s"] == 0
-
-
-def test_a_dry_run_shows_segments_and_writes_nothing(
-    film: Eventful, index: Index, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = set(film.path.parent.iterdir())
-    words = ["highlights", str(film.path), "--criteria", MOVES, "--cache", str(cache), "--dry-run", "--titles"]
-    outcome = run(capsys, words)
-    assert outcome.code == 0 and "moves" in outcome.out
-    assert set(film.path.parent.iterdir()) == before
-
-
-def test_nothing_found_is_said_and_exits_with_1(
-    film: Eventful, index: Index, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reel = tmp_path / "reel.mp4"
-    words = ["highlights", str(film.path), "--criteria", MOVES, "--threshold", "1", "--cache", str(cache)]
-    outcome = run(capsys, [*words, "-o", str(reel)])
-    assert outcome.code == 1 and "Nothing reaches the threshold of 1" in outcome.out
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_question_the_model_does_not_know_is_warned_of(
-    film: Eventful, index: Index, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["highlights", str(film.path), "--criteria", "a goal", "--cache", str(cache), "--dry-run"]
-    assert "it doesn't know such a question" in run(capsys, words).err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["highlights"], "give a video, or --from"),
-        (["highlights", "film.mp4"], "name the reel"),
-        (["highlights", "film.mp4", "--dry-run", "--seed", "1"], "--seed has no effect without --method published"),
-        (["highlights", "nowhere.mp4", "--dry-run"], "there is no file nowhere.mp4"),
-        (["highlights", "https://example.org/a.mp4", "-o", "reel.mp4"], "download the video first"),
-        (["search", "question only?"], "name videos and, last, what is looked for"),
-        (["watch", "film.ts", "--when", "x", "--run", "'"], "--run can't be split into words"),
-        (["ask", "--long", "-q", "What?"], "--long answers about one video"),
-    ],
-)
-def test_a_command_line_that_cannot_be_used_says_why(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outcome = run(capsys, words)
-    assert outcome.code == 2 and message in outcome.error
-
-
-@pytest.mark.parametrize("form", ["youtube", "webvtt", "json"])
-def test_chapters_are_written_in_three_forms(
-    film: Eventful, index: Index, cache: Path, form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["chapters", str(film.path), "--format", form, "--shortest", "12", "--cache", str(cache)]
-    begins = {"youtube": "0:00 ", "webvtt": "WEBVTT\n", "json": '{"video": '}[form]
-    assert run(capsys, words).out.startswith(begins)
-
-
-def test_search_and_describe_print_times(
-    film: Eventful, index: Index, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = run(capsys, ["search", str(film.path), APPEARS, "--json", "--cache", str(cache)])
-    best = json.loads(found.out.splitlines()[0])
-    assert overlap((best["start_s"], best["end_s"]), film.spans("appear")[0]) >= 0.5
-    log = run(capsys, ["describe-video", str(film.path), "--json", "--cache", str(cache)])
-    assert [set(json.loads(line)) for line in log.out.splitlines()][0] == {"start_s", "end_s", "text"}
-
-
-def test_watch_starts_a_command_without_a_shell(
-    film: Eventful, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    noted = tmp_path / "noted; touch x"
-    program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
-    command = f'{sys.executable} -c "{program}" "{noted}" "{{event}} $HOME"'
-    outcome = run(capsys, ["watch", str(film.path), "--when", MOVES, "--run", command])
-    events = [json.loads(line)["event"] for line in outcome.out.splitlines()]
-    assert events and sorted(noted.read_text()) == sorted("".join(f"{event} $HOME" for event in events))
-
-
-def test_the_help_of_watch_says_what_it_is_not_for(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        run(capsys, ["watch", "--help"])
-    assert "without their knowledge and consent is not what this is for" in capsys.readouterr().out

@@ -18,6 +18,8 @@ from smolvlm.media.container import FileVideo
 from smolvlm.media.video import open_video
 from smolvlm.vlm import VLM
 from tests.eventful import FPS, Eventful, write_eventful
+from tests.films import film as drawn
+from tests.limits import files_of_at_most
 from tests.videos import write_sound, write_video
 
 
@@ -116,6 +118,20 @@ def test_what_a_kill_left_half_written_is_written_again(vlm: VLM, film: Eventful
     assert files(again.directory)["frames.bin"] == expected["frames.bin"]
 
 
+def test_what_was_lost_behind_a_mark_of_completeness_is_looked_at_again(
+    vlm: VLM, film: Eventful, tmp_path: Path
+) -> None:
+    whole = build_index(vlm, film.path, cache=tmp_path)
+    expected = files(whole.directory)
+    features = whole.directory / "features.bin"
+    for name, content in (("features.bin", features.read_bytes()[:-3000]), ("meta.json", b"{"), ("frames.bin", b"")):
+        (whole.directory / name).write_bytes(content)
+        again = build_index(vlm, film.path, cache=tmp_path)
+        found = files(again.directory)
+        assert found["frames.bin"] == expected["frames.bin"] and found["meta.json"] == expected["meta.json"]
+        assert len(found["features.bin"]) == len(expected["features.bin"])
+
+
 def test_cuts_are_found_and_known_to_the_frame(vlm: VLM, film: Eventful, tmp_path: Path) -> None:
     index = build_index(vlm, film.path, cache=tmp_path)
     assert index.cuts_s == pytest.approx(film.cuts_s, abs=0.25)
@@ -159,6 +175,27 @@ def test_a_place_that_cannot_be_written_to_is_named(vlm: VLM, film: Eventful, tm
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(VideoError, match="can't be kept in .*--cache"):
         build_index(vlm, film.path, cache=tmp_path / "file")
+
+
+def test_a_full_disk_says_so_and_what_was_seen_before_is_kept(vlm: VLM, film: Eventful, tmp_path: Path) -> None:
+    with files_of_at_most(20_000), pytest.raises(VideoError, match="can't be kept in .*Free some space"):
+        build_index(vlm, film.path, cache=tmp_path, fps=4)
+    (directory,) = (tmp_path / "videos").iterdir()
+    assert 0 < (directory / "features.bin").stat().st_size <= 20_000 and not (directory / "complete").exists()
+    assert len(build_index(vlm, film.path, cache=tmp_path, fps=4).encoded) == 4 * film.seconds
+
+
+@pytest.mark.parametrize("name", ["slides.mp4", "fast.mp4", "deep.mkv", "odd.mkv", "varying.mp4", "turned.mp4"])
+def test_unusual_films_are_seen_second_by_second(name: str, vlm: VLM, tmp_path: Path) -> None:
+    one = drawn(name)
+    index = build_index(vlm, one.path, cache=tmp_path)
+    assert list(index.encoded["time_s"]) == pytest.approx(range(round(one.seconds)), abs=0.2)
+    assert index.duration_s == pytest.approx(one.seconds, abs=0.1)
+
+
+def test_a_film_of_one_frame_is_seen(vlm: VLM, tmp_path: Path) -> None:
+    index = build_index(vlm, write_video(tmp_path / "one.mp4", 1, 1), cache=tmp_path)
+    assert list(index.encoded["time_s"]) == [0.0] and index.duration_s == 1.0
 
 
 def test_a_broken_tail_leaves_what_could_be_seen(vlm: VLM, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +127,17 @@ def test_a_choice_out_of_range_is_refused_by_name(wrong: dict[str, float]) -> No
 def test_a_segment_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(VideoError, match="can't go from 3 s to 2 s"):
         Segment(3, 2)
+
+
+def test_hours_without_a_pause_are_cut_into_parts() -> None:
+    scores = Curve(tuple(2.0 * place for place in range(7200)), (0.8,) * 7200)
+    found = select(scores, 14400, (), Selection(padding_s=0, longest_s=5))
+    assert len(found) == 2880 and all(one.duration_s == pytest.approx(5) for one in found)
+
+
+def test_hours_of_changing_scores_are_cut_in_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    scores = Curve(tuple(2.0 * place for place in range(7200)), tuple(rng.uniform(0.5, 1, 7200).tolist()))
+    found = select(scores, 14400, (), Selection(padding_s=0, longest_s=30))
+    assert sum(one.duration_s for one in found) == pytest.approx(14400)
+    assert all(one.duration_s <= 30 + 1e-6 for one in found)

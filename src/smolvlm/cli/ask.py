@@ -18,9 +18,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import Parser, UsageError, add_answer_options, add_media_options, add_model_options, look_options
-from .inputs import as_blocks, read_request
-from .looking import add_cache_option, look_at
+from ..errors import SmolVLMError
+from .arguments import (
+    Parser,
+    UsageError,
+    add_answer_options,
+    add_media_options,
+    add_model_options,
+    add_rule_options,
+    look_options,
+    rule_options,
+)
+from .inputs import as_blocks, check_frame_fps, read_request
+from .looking import add_cache_options, add_frame_option, look_at
 from .terminal import is_watched, load_model, progress_bar, waiting
 
 if TYPE_CHECKING:
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     from ..vlm import AnswerStream
     from ..vlm.requests import AskOptions
 
+GAP_S = 5.0  # between two frames, above which most of what happens is missed
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "seed", "stop")
 
 
@@ -41,19 +52,25 @@ def add_arguments(parser: Parser) -> None:
         help="a video of any length: it is described part by part, and the question is answered over these words",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object: the answer, its cost, the frames seen")
-    add_media_options(parser)
-    add_cache_option(parser)
+    add_frame_option(add_media_options(parser))
+    add_cache_options(parser)
     add_answer_options(parser)
+    add_rule_options(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     files, question = read_request(options)
+    rule = rule_options(options)
+    check_frame_fps(options.frame_fps, files)
     if options.long:
+        if rule:
+            raise UsageError("--long answers in free text: leave --schema, --regex and --choice out")
         return _run_long(files, question, options)
-    content = [*as_blocks(files, allow_url=options.allow_url), {"type": "text", "text": question}]
+    blocks = as_blocks(files, allow_url=options.allow_url, frame_fps=options.frame_fps)
+    content = [*blocks, {"type": "text", "text": question}]
     vlm = load_model(options)
-    request: AskOptions = {**request_options(options), "messages": [{"role": "user", "content": content}]}
+    request: AskOptions = {**request_options(options), **rule, "messages": [{"role": "user", "content": content}]}
     with waiting("Looking ...", options):
         stream = vlm.stream(**request)
         first = next(stream, "")
@@ -62,7 +79,21 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"model": vlm.name, **as_json(answer)}, ensure_ascii=False))
     else:
         print_stream(first, stream, options)
+        if is_watched(options):
+            tell_gaps(stream.answer)
+    if rule and stream.answer.finish_reason != "stop":
+        cut = f"cut after {len(stream.answer.token_ids)} tokens"
+        raise SmolVLMError(f"The answer was {cut} and isn't what it must be; --max-new-tokens allows more.")
     return 0
+
+
+def tell_gaps(answer: Answer) -> None:
+    """Say so where most of a long video was not looked at."""
+    for seen in answer.frames:
+        gap_s = seen.duration_s / len(seen.indices)
+        if gap_s > GAP_S:
+            shown = f"{seen.source} was shown in {len(seen.indices)} frames, one every {gap_s:.0f} s"
+            print(f"smolvlm: {shown}; --long looks at all of it", file=sys.stderr)
 
 
 def _run_long(files: Sequence[str], question: str, options: argparse.Namespace) -> int:

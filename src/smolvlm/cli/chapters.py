@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import Parser, add_model_options, number
-from .looking import add_look_options, look_at
+from .inputs import check_output
+from .looking import add_look_options, check_videos, look_at
 from .terminal import load_model, progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     parser.usage = "smolvlm chapters VIDEO [options]"
-    parser.add_argument("video", metavar="VIDEO", help="a video file or address")
+    parser.add_argument("video", metavar="VIDEO", help="a video file or address, or a folder of pictures")
     parser.add_argument("--format", choices=("youtube", "webvtt", "json"), default="youtube", help="default: youtube")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="instead of standard output")
     parser.add_argument(
@@ -36,6 +37,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_videos([options.video], options)
+    if options.output is not None:
+        check_output(options.output)
     vlm = load_model(options)
     from ..highlights import find_chapters
     from ..highlights.describe import WHAT_HAPPENS

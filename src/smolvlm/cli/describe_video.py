@@ -12,13 +12,13 @@ import argparse
 import json
 
 from .arguments import Parser, add_model_options, number
-from .looking import add_look_options, look_at
+from .looking import add_look_options, check_videos, look_at
 from .terminal import load_model
 
 
 def add_arguments(parser: Parser) -> None:
     parser.usage = "smolvlm describe-video VIDEO [options]"
-    parser.add_argument("video", metavar="VIDEO", help="a video file or address")
+    parser.add_argument("video", metavar="VIDEO", help="a video file or address, or a folder of pictures")
     parser.add_argument("--question", metavar="TEXT", help="asked of each stretch; default: what happens")
     parser.add_argument("--system", metavar="TEXT", help="instructions ahead of each question")
     parser.add_argument("--longest", metavar="S", type=number, default=16.0, help="of a stretch; default: %(default)g")
@@ -29,6 +29,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_videos([options.video], options)
     vlm = load_model(options)
     from ..highlights import describe, short_clock
     from ..highlights.describe import WHAT_HAPPENS

@@ -35,7 +35,7 @@ def read_request(options: argparse.Namespace) -> tuple[list[str], str]:
     else:
         files, question = words, None
     for file in files:
-        check_file(file)
+        check_file(file, folder=True)
     if question is None:  # only now, because it may wait for whoever writes into the pipe
         question = _question_from_pipe(files)
     if files.count(STDIN) > 1:
@@ -55,15 +55,33 @@ def _question_from_pipe(words: Sequence[str]) -> str:
     raise UsageError(f'there is no question, {words[-1]} is a file. Example: smolvlm ask {words[-1]} "What is this?"')
 
 
-def check_file(name: str) -> None:
-    """Raises UsageError when a file doesn't exist or is a directory."""
+def check_file(name: str, *, folder: bool = False) -> None:
+    """Raises UsageError when a file doesn't exist or is a directory. folder: one that holds pictures is fine."""
     if name == STDIN or is_url(name):
         return
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() and folder:
+        from ..media.folder import pictures_in
+
+        pictures_in(path)
+    elif path.is_dir():
         raise UsageError(f"{name} is a directory: name the files in it, e.g. {name.rstrip('/')}/*.png")
-    if not path.exists():
+    elif not path.exists():
         raise missing_file(name)
+
+
+def check_frame_fps(frame_fps: float | None, names: Sequence[str]) -> None:
+    """Raises UsageError when a rate of frames is given and no folder of frames."""
+    if frame_fps is not None and not any(Path(name).is_dir() for name in names):
+        raise UsageError("--frame-fps is for a folder of pictures: a video says itself when its frames are shown")
+
+
+def check_output(path: Path) -> None:
+    """Raises UsageError when no file can be written there, before anything takes time."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no directory {path.parent} to write {path.name} to: make it first")
 
 
 def missing_file(name: str) -> UsageError:
@@ -98,15 +116,18 @@ def is_url(word: str) -> bool:
     return "://" in word.split(" ", 1)[0]
 
 
-def as_blocks(files: Sequence[str], *, allow_url: bool) -> list[Block]:
-    """Message blocks of files in their order."""
-    return [as_block(file, allow_url=allow_url) for file in files]
+def as_blocks(files: Sequence[str], *, allow_url: bool, frame_fps: float | None = None) -> list[Block]:
+    """Message blocks of files in their order. frame_fps: of folders of frames."""
+    return [as_block(file, allow_url=allow_url, frame_fps=frame_fps) for file in files]
 
 
-def as_block(name: str, *, allow_url: bool) -> Block:
-    """{"type": "image" | "video", ...} of one file, address, or "-" (the bytes on stdin)."""
+def as_block(name: str, *, allow_url: bool, frame_fps: float | None = None) -> Block:
+    """{"type": "image" | "video", ...} of one file, address, folder of frames, or "-" (the bytes on stdin)."""
+    from ..media.folder import is_folder, pictures_in, times_of
     from ..media.kind import identify
 
+    if is_folder(name):
+        return {"type": "video", "video": pictures_in(Path(name)), **times_of(Path(name), fps=frame_fps)}
     source: str | bytes = name
     if name == STDIN:
         if sys.stdin.isatty():

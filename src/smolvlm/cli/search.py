@@ -12,14 +12,19 @@ import argparse
 import json
 
 from .arguments import Parser, UsageError, add_model_options, whole_number
-from .inputs import check_file, is_file
-from .looking import add_look_options, look_at, warn_of_doubt
+from .inputs import is_file
+from .looking import add_look_options, check_videos, look_at, warn_of_doubt
 from .terminal import load_model, progress_bar
 
 
 def add_arguments(parser: Parser) -> None:
     parser.usage = "smolvlm search VIDEO ... QUESTION [options]"
-    parser.add_argument("words", nargs="+", metavar="VIDEO ... QUESTION", help="videos; what is looked for is the last")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="VIDEO ... QUESTION",
+        help="videos or folders of pictures; what is looked for is the last",
+    )
     parser.add_argument("--top", metavar="N", type=whole_number, default=5, help="most places; default: %(default)s")
     parser.add_argument(
         "--question", metavar="TEXT", help="asked of each window, with {criteria} for what is looked for"
@@ -33,8 +38,7 @@ def run(options: argparse.Namespace) -> int:
     *videos, wanted = options.words
     if not videos or is_file(wanted):
         raise UsageError('name videos and, last, what is looked for: smolvlm search film.mp4 "a dog on a beach"')
-    for video in videos:
-        check_file(video)
+    check_videos(videos, options)
     vlm = load_model(options)
     from ..highlights import search, short_clock
 

@@ -17,14 +17,15 @@ import numpy as np
 from PIL import Image
 
 from ..errors import VideoError
+from ..media.folder import open_folder
 from ..media.image import open_image
 from ..media.video import Video, open_video
 from ..types import VideoInfo
 from .task import Protocol
 
 Rule = Literal["even", "segments", "steps"]
+State = tuple[int, int]
 FOLDER_FPS = 3.0  # of MVBench's folders of frames, which are numbered from 1
-_PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Shown:
     seconds: tuple[float, ...]
 
 
-@lru_cache(maxsize=8)
 def choose(path: Path, protocol: Protocol, rule: Rule = "even", bound: tuple[float, float] | None = None) -> Choice:
     """Choose frames of a file or a folder of frames by protocol.fps, or protocol.frames of them when that is None.
 
@@ -57,6 +57,11 @@ def choose(path: Path, protocol: Protocol, rule: Rule = "even", bound: tuple[flo
     of the part that matters, in seconds; of "segments" alone.
     Raises VideoError when the video can't be opened or ends before its bound starts.
     """
+    return _choose(path, _state(path), protocol, rule, bound)
+
+
+@lru_cache(maxsize=8)
+def _choose(path: Path, _: State, protocol: Protocol, rule: Rule, bound: tuple[float, float] | None) -> Choice:
     info = open_clip(path).info
     if rule == "steps":
         numbers = steps(info, protocol.fps, protocol.frames)
@@ -70,12 +75,16 @@ def choose(path: Path, protocol: Protocol, rule: Rule = "even", bound: tuple[flo
     return Choice(tuple(numbers), info.fps)
 
 
-@lru_cache(maxsize=2)  # the questions on one video follow one another
 def show(path: Path, protocol: Protocol, rule: Rule = "even", bound: tuple[float, float] | None = None) -> Shown:
     """Decode the chosen frames, at most protocol.frames of them, and make each ready as the protocol does.
 
     Frames that a damaged video lacks are left out, with a warning. Raises VideoError as choose does.
     """
+    return _show(path, _state(path), protocol, rule, bound)
+
+
+@lru_cache(maxsize=2)  # the questions on one video follow one another
+def _show(path: Path, _: State, protocol: Protocol, rule: Rule, bound: tuple[float, float] | None) -> Shown:
     choice = choose(path, protocol, rule, bound)
     places = choice.thinned(protocol.frames)
     ready, seconds = {}, {}
@@ -89,12 +98,16 @@ def show(path: Path, protocol: Protocol, rule: Rule = "even", bound: tuple[float
 
 def open_clip(path: Path) -> Video:
     """A video file, or a folder of frames in the order of their names."""
-    if not path.is_dir():
-        return open_video(path)
-    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
-    if not pictures:
-        raise VideoError(f"{path} holds no frames: it must hold {', '.join(_PICTURES)} files, numbered from 00001.")
-    return open_video(pictures, fps=FOLDER_FPS)
+    return open_folder(path, fps=FOLDER_FPS) if path.is_dir() else open_video(path)
+
+
+def _state(path: Path) -> State:
+    """Bytes and time of writing: another video may come in the place of one that was remembered."""
+    try:
+        found = [file.stat() for file in (path, *(path.iterdir() if path.is_dir() else ()))]
+    except OSError:  # whoever opens it says what is wrong
+        return (0, 0)
+    return (sum(one.st_size for one in found), max(one.st_mtime_ns for one in found))
 
 
 # ---- rules ----------------------------------------------------------------------------------------------------------

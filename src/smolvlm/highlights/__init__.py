@@ -4,8 +4,9 @@
     found = find_highlights(vlm, "match.mp4", criteria="a goal is scored")
     write_reel(Path("match.mp4"), found.segments, Path("reel.mp4"))
 
-Finding: index.py looks at a video once and keeps what was seen; shots.py and windows.py cut it, score.py judges,
-select.py chooses, find.py joins these; propose.py says what counts when nobody else does; published.py is the rival.
+Finding: look.py looks at a video once, index.py is what was seen, cache.py bounds it; shots.py and windows.py cut it,
+score.py judges, select.py chooses, find.py joins these; propose.py says what counts when nobody else does; published.py
+is the rival.
 chapters.py, search.py and describe.py ask other questions of the same index; watch.py looks at what has no end.
 Writing: reel.py, lists.py, record.py, sheet.py and page.py.
 """
@@ -13,8 +14,9 @@ Writing: reel.py, lists.py, record.py, sheet.py and page.py.
 from .chapters import find_chapters
 from .describe import LongAnswer, ask_long, describe, titled
 from .find import Highlights, find_highlights
-from .index import Index, build_index
+from .index import Index
 from .lists import edl, relative_uri, short_clock, webvtt, xspf, youtube_chapters
+from .look import build_index
 from .page import write_page
 from .propose import Proposal, propose_criteria
 from .published import find_published

@@ -6,6 +6,7 @@ alike neighbours become one until every chapter is long enough, and no two neigh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -15,7 +16,8 @@ import numpy as np
 from ..errors import InputError
 from ..vlm import VLM
 from .describe import WHAT_HAPPENS, title_of_stretch
-from .index import Index, LookOptions, Progress, as_index
+from .index import Index
+from .look import LookOptions, Progress, as_index
 from .segments import Segment
 from .windows import spans
 
@@ -83,14 +85,17 @@ def _stretches(index: Index, shortest_s: float) -> list[_Stretch]:
 def _joined(stretches: Sequence[_Stretch], shortest_s: float) -> list[_Stretch]:
     """Neighbours become one: first the most alike of those that are too short, then all that are alike."""
     left = list(stretches)
+    alike = [_alike(one, other) for one, other in itertools.pairwise(left)]
     while len(left) > 1:
         short = [one.end_s - one.start_s < shortest_s - 1e-6 for one in left]
         pairs = range(len(left) - 1)
         open_to = [place for place in pairs if short[place] or short[place + 1]] or list(pairs)
-        best = max(open_to, key=lambda place: _alike(left[place], left[place + 1]))
-        if not any(short) and _alike(left[best], left[best + 1]) < ALIKE:
+        best = max(open_to, key=alike.__getitem__)
+        if not any(short) and alike[best] < ALIKE:
             break
         left[best : best + 2] = [left[best] + left[best + 1]]
+        around = left[max(0, best - 1) : best + 2]
+        alike[max(0, best - 1) : best + 2] = [_alike(one, other) for one, other in itertools.pairwise(around)]
     return left
 
 

@@ -14,8 +14,9 @@ from typing import Any, Unpack
 from ..types import Answer, SamplingParams
 from ..vlm import VLM
 from ..vlm.requests import AskOptions
-from .index import Index, LookOptions, Progress, as_index
+from .index import Index
 from .lists import one_line, short_clock
+from .look import LookOptions, Progress, as_index
 from .score import most_frames
 from .segments import Segment
 from .windows import spans

@@ -12,7 +12,8 @@ from typing import Any, Literal, Unpack
 
 from ..types import FramesSeen
 from ..vlm import VLM
-from .index import Index, LookOptions, Progress, as_index
+from .index import Index
+from .look import LookOptions, Progress, as_index
 from .propose import Proposal, propose_criteria
 from .score import question_for, score_windows
 from .segments import Curve, Segment
@@ -75,10 +76,11 @@ def find_highlights(
 ) -> Highlights:
     """Find what is worth showing in a video of any length.
 
-    video: path, URL, bytes, a list of frames, or an index of one. criteria: what counts, in words or as a question; of
-    several one is enough; None lets the model propose them. question: instead of the template of score.py, with
-    {criteria} in it. selection: how much is kept. max_image_tokens: most of them for one window. on_progress: told
-    (windows judged, of all). look: see LookOptions. Raises VideoError, FetchError, InputError.
+    video: path, URL, bytes, a folder of pictures, a list of frames, or an index of one. criteria: what counts, in words
+    or as a question; of several one is enough; None lets the model propose them, see propose.py. question: instead of
+    the template of score.py, with {criteria} in it. selection: how much is kept. max_image_tokens: most of them for one
+    window. on_progress: told (windows judged, of all). look: see LookOptions.
+    Raises VideoError, FetchError, InputError.
     """
     selection = selection or Selection()
     index = as_index(vlm, video, **look)

@@ -21,6 +21,7 @@ from ..errors import VideoError
 from ..media.video import VideoLimits, locate_video, open_video
 from ..types import VideoInfo
 
+HOURS = VideoLimits(max_seconds=24 * 3600.0, max_frames=24 * 3600 * 120, decode_s=7 * 24 * 3600.0)
 # The containers that media/container.py accepts, by FFmpeg's names; of the first two, jumps to a key frame are exact.
 _JUMPABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _DEMUXERS = (*_JUMPABLE, "avi", "flv", "ogg", "asf", "mpeg", "mpegvideo", "mpegts")
@@ -80,7 +81,7 @@ class Footage:
 
 def survey(path: Path) -> Footage:
     """Look through a file. Raises VideoError for one that is no video or can't be read."""
-    video = open_video(path)
+    video = open_video(path, limits=HOURS)
     with opened(path, "video") as (container, stream):
         frame = next(decoded(container, stream))
         turn = round(frame.rotation / 90) * 90 % 360
@@ -118,6 +119,12 @@ def survey(path: Path) -> Footage:
         picture_codec=picture_codec,
         sound_codec=sound_codec,
     )
+
+
+def has_sound(path: Path) -> bool:
+    """Whether there is a sound track that can be decoded."""
+    with opened(path, "video") as (container, _):
+        return _sound_track(container) is not None
 
 
 @contextmanager

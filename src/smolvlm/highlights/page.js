@@ -153,16 +153,23 @@ document.addEventListener("keydown", (event) => {
 
 const quoted = (word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
-function options() {
-  const flags = [["threshold", "threshold"], ["top", "top"], ["min_gap_s", "min-gap"], ["target_length_s", "target-length"]];
-  return flags.flatMap(([key, flag]) => how[key] === asked[key] || how[key] === null ? [] : [`--${flag}`, String(how[key])]);
+const FLAGS = [
+  ["threshold", "threshold"], ["top", "top"], ["min_gap_s", "min-gap"], ["target_length_s", "target-length"],
+  ["padding_s", "padding"], ["longest_s", "longest"],
+];
+
+function optionsBeside(known) { // 0 lifts a limit
+  return FLAGS.flatMap(([key, flag]) => how[key] === known[key] ? [] : [`--${flag}`, String(how[key] ?? 0)]);
 }
 
 function showCommands() {
-  const recut = ["smolvlm", "highlights", "--from", result.record, ...options(), "-o", result.reel];
+  const recut = ["smolvlm", "highlights", "--from", result.record, ...optionsBeside(asked), "-o", result.reel];
   get("recut").textContent = recut.map(quoted).join(" ");
   const wanted = get("criteria").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  const again = ["smolvlm", "highlights", result.source, ...wanted.flatMap((one) => ["--criteria", one]), ...options(), "-o", result.reel];
+  const again = [
+    "smolvlm", "highlights", result.source, ...wanted.flatMap((one) => ["--criteria", one]), ...result.options,
+    ...optionsBeside(result.defaults), "-o", result.reel,
+  ];
   get("again").textContent = again.map(quoted).join(" ");
 }
 
@@ -221,6 +228,7 @@ for (const input of document.querySelectorAll("input[data-key]")) {
   });
   label();
 }
+get("play").hidden = video.hidden;
 if (result.posters.length) video.poster = result.posters[0].picture;
 get("criteria").value = result.criteria.join("\n");
 get("criteria").addEventListener("input", showCommands);

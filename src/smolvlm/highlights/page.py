@@ -1,25 +1,27 @@
 """A result as one page to look at: player, score curve, clips, and controls that choose other segments in the page.
 
-One file that loads nothing but the video beside it: pictures are data URIs, and a policy forbids everything else but
-the script, which it knows by its hash. The page cuts no files; it plays the source from segment to segment, and shows
-the command that makes the reel. What comes from a model, a user or a file name enters as JSON and is shown as text.
+One file that loads nothing but the video beside it, see pages.py. The page cuts no files; it plays the source from
+segment to segment, and shows the command that makes the reel. What comes from a model, a user or a file name enters as
+JSON and is shown as text.
 
 page.js draws, page_select.js is select.py once more, page.css is how it looks.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..media.folder import is_folder
+from ..pages import whole_page
 from .lists import one_line, relative_uri, short_clock
 from .segments import Curve, Segment
+from .select import Selection
 from .thumbnails import data_uri, thumbnails
 from .writing import write_text
 
@@ -43,6 +45,8 @@ def write_page(
 ) -> None:
     """Write the page. facts: of the result, as its record holds them. record, reel: where those are, for the commands.
 
+    facts["options"]: words of a command line that its own commands repeat; facts["frame_fps"]: of a folder of frames.
+
     Raises VideoError when the video can't be read or the page can't be written.
     """
     duration_s = float(facts["duration_s"])
@@ -56,24 +60,20 @@ def write_page(
         "curve": {"times_s": curve.times_s, "scores": curve.scores},
         "cuts_s": list(facts["cuts_s"]),
         "selection": dict(facts["selection"]),
+        "defaults": asdict(Selection()) if facts.get("method") != "published" else dict(facts["selection"]),
+        "options": list(facts.get("options", ())),
         "criteria": [one_line(one) for one in facts["criteria"]],
-        "posters": _posters(video, segments, duration_s),
+        "posters": _posters(video, segments, duration_s, facts.get("frame_fps")),
         "source": str(video),
         "record": str(record),
         "reel": str(reel),
     }
-    links = [f'<a href="{escape(relative_uri(reel, folder))}">{escape(reel.name)}</a>'] if reel.exists() else []
+    has_reel = reel.exists() and reel != path
+    links = [f'<a href="{escape(relative_uri(reel, folder))}">{escape(reel.name)}</a>'] if has_reel else []
     write_text(path, _html(video, relative_uri(video, folder), facts, content, links))
 
 
 def _html(video: Path, source: str, facts: Mapping[str, Any], content: Mapping[str, Any], links: Sequence[str]) -> str:
-    style = _asset("page.css")
-    script = "".join(_asset(name) for name in SCRIPTS)
-    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; media-src 'self' file:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{known}'"
-    )
     told = {"video": video.name, "length": short_clock(content["duration_s"]), **_told(facts)}
     listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
     if links:
@@ -82,39 +82,35 @@ def _html(video: Path, source: str, facts: Mapping[str, Any], content: Mapping[s
     safe = json.dumps(content, ensure_ascii=False, allow_nan=False)
     for char in "<>&\u2028\u2029":
         safe = safe.replace(char, f"\\u{ord(char):04x}")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(video.name)}: highlights</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <h1>{escape(_heading(content["criteria"], video.name))}</h1>
 <dl>{listed}</dl>
 </header>
 <main>
-{_player(source, video.name, content["duration_s"])}
+{_player(_screen(source, video), content["duration_s"])}
 {_controls(content)}
 {_words()}
 </main>
-<script type="application/json" id="result">{safe}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+<script type="application/json" id="result">{safe}</script>"""
+    script = "".join(_asset(name) for name in SCRIPTS)
+    return whole_page(f"{video.name}: highlights", body, _asset("page.css"), script=script, media="'self' file:")
 
 
-def _player(source: str, name: str, duration_s: float) -> str:
+def _screen(source: str, video: Path) -> str:
+    """Where the video plays, and why it doesn't."""
+    name = escape(video.name)
+    if is_folder(video):
+        return f"""<video id="video" hidden></video>
+<p class="note" id="missing">{name} is a folder of pictures, which can't be played. The curve, the clips and the
+commands work without that.</p>"""
+    return f"""<video id="video" controls preload="metadata" playsinline src="{escape(source)}"></video>
+<p class="note" id="missing" hidden>{name} can't be played here: it isn't where it was when this page was
+made, or the browser doesn't know its coding. The curve, the clips and the commands work without it.</p>"""
+
+
+def _player(screen: str, duration_s: float) -> str:
     return f"""<section aria-label="player">
-<video id="video" controls preload="metadata" playsinline src="{escape(source)}"></video>
-<p class="note" id="missing" hidden>{escape(name)} can't be played here: it isn't where it was when this page was
-made, or the browser doesn't know its coding. The curve, the clips and the commands work without it.</p>
+{screen}
 <div id="timeline" role="slider" tabindex="0" aria-label="time in the video" aria-valuemin="0"
  aria-valuemax="{duration_s:.1f}" aria-valuenow="0">
 <svg id="plot" viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"></svg>
@@ -178,14 +174,17 @@ def _told(facts: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
-def _posters(video: Path, segments: Sequence[Segment], duration_s: float) -> list[dict[str, Any]]:
+def _posters(
+    video: Path, segments: Sequence[Segment], duration_s: float, frame_fps: float | None
+) -> list[dict[str, Any]]:
     """The middle of each segment, and pictures from all over the video for segments that don't exist yet."""
     step_s = duration_s / SPREAD_POSTERS
     best = sorted(segments, key=lambda one: -one.score)[:MOST_POSTERS]
     places = [*best, *(Segment(step_s * number, step_s * (number + 1)) for number in range(SPREAD_POSTERS))]
+    pictures_of_places = thumbnails(video, places, 1, POSTER, frame_fps=frame_fps)
     return [
         {"second": round((place.start_s + place.end_s) / 2, 3), "picture": data_uri(pictures[0])}
-        for place, pictures in zip(places, thumbnails(video, places, 1, POSTER), strict=True)
+        for place, pictures in zip(places, pictures_of_places, strict=True)
         if pictures
     ]
 

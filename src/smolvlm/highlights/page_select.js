@@ -48,20 +48,31 @@ function smoothed(curve, duration, cuts, width) {
   });
 }
 
-function shortened(run, start, end, longest) {
-  const inside = run.filter((cell) => cell[0] < end - NEAR && cell[1] > start + NEAR);
-  if (end - start < NEAR || !inside.length) return [];
-  const best = (cells) => Math.max(...cells.map((cell) => cell[2]));
-  if (longest === null || end - start <= longest + NEAR) return [{start, end, score: best(inside)}];
-  const held = (from) => inside.reduce(
-    (sum, [at, to, score]) => sum + score * Math.max(0, Math.min(to, from + longest) - Math.max(at, from)), 0);
-  const starts = [...new Set(inside.map((cell) => Math.min(Math.max(start, cell[0]), end - longest)))]
-    .sort((one, other) => one - other);
-  let from = starts[0];
-  for (const one of starts) if (held(one) > held(from)) from = one;
-  const part = {start: from, end: from + longest,
-    score: best(inside.filter(([at, to]) => at < from + longest && to > from))};
-  return [...shortened(run, start, from, longest), part, ...shortened(run, from + longest, end, longest)];
+function shortened(run, longest) {
+  const borders = [], integral = [];
+  let sum = 0;
+  for (const [start, end, score] of run) {
+    borders.push(start, end);
+    integral.push(sum, sum += (end - start) * score);
+  }
+  const best = (cells) => cells.reduce((most, cell) => Math.max(most, cell[2]), 0);
+  const found = [], left = [[run[0][0], run[run.length - 1][1]]];
+  while (left.length) {
+    const [start, end] = left.pop();
+    const inside = run.filter((cell) => cell[0] < end - NEAR && cell[1] > start + NEAR);
+    if (end - start < NEAR || !inside.length) continue;
+    if (longest === null || end - start <= longest + NEAR) {
+      found.push({start, end, score: best(inside)});
+      continue;
+    }
+    const places = inside.map((cell) => Math.min(Math.max(start, cell[0]), end - longest));
+    const held = places.map((from) => interpolate(from + longest, borders, integral) - interpolate(from, borders, integral));
+    const most = held.reduce((one, other) => Math.max(one, other));
+    const from = places[held.findIndex((one) => one >= most - NEAR)];
+    found.push({start: from, end: from + longest, score: best(inside.filter(([at, to]) => at < from + longest && to > from))});
+    left.push([start, from], [from + longest, end]);
+  }
+  return found;
 }
 
 function candidates(cells, cuts, how) {
@@ -86,7 +97,7 @@ function candidates(cells, cuts, how) {
       }
     }
     for (const part of [...parts, rest]) {
-      found.push(...shortened(part, part[0][0], part[part.length - 1][1], how.longest_s));
+      found.push(...shortened(part, how.longest_s));
     }
   }
   return found;

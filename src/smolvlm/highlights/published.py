@@ -19,8 +19,8 @@ from ..media.video import open_video
 from ..types import FramesSeen
 from ..vlm import VLM
 from .find import Highlights, versions
-from .footage import decoded, opened
-from .index import HOURS, Progress
+from .footage import HOURS, decoded, opened
+from .look import Progress
 from .propose import ASSISTANT, DESCRIBE, DESCRIBE_SYSTEM, DESCRIPTION_TOKENS, EDITOR, Proposal, list_moments
 from .segments import Curve, Segment
 from .select import Selection
@@ -65,7 +65,7 @@ def find_published(
             list_moments(vlm, description, prompts, temperature=TEMPERATURE, seed=seed)
             for prompts in (EDITOR, ASSISTANT)
         ]
-        proposal = Proposal(description, "\n\n".join(lists))
+        proposal = Proposal(description, "\n\n".join(lists), 1.0, tuple(lists))
     questions = [(question or JUDGE).replace("{criteria}", one) for one in lists]
     starts = _starts(video.info.duration_s, pieces)
     kept: list[list[float]] = [[] for _ in lists]

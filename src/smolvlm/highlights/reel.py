@@ -65,7 +65,7 @@ def write_reel(
     other tracks are left out.
     Raises InputError for segments or a name that can't be used, VideoError for a video that can't, or a full disk.
     """
-    suffix = _check_output(video, output)
+    suffix = check_reel_name(video, output)
     footage = survey(video)
     wanted = in_order(segments, footage)
     because = "that was asked for" if copy is False else copying.obstacle(footage, suffix)
@@ -117,7 +117,8 @@ def _write(
             container.mux(packet)
 
 
-def _check_output(video: Path, output: Path) -> str:
+def check_reel_name(video: Path, output: Path) -> str:
+    """The suffix of a reel. Raises InputError for a name that can be none."""
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(

@@ -7,6 +7,7 @@ as "Does anything appear?", which may be given as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..vlm import VLM
-from .index import Index, Progress
+from .index import Index
+from .look import Progress
 from .windows import Window
 
 DOES_IT_SHOW = "Does this clip show: {criteria}? yes or no"
@@ -71,15 +73,26 @@ def score_windows(
     max_image_tokens: int | None = None,
     on_progress: Progress | None = None,
 ) -> Scores:
-    """Ask every question about every window; one forward each, from features that were encoded already."""
+    """Ask every question about every window; one forward each, from features that were encoded already.
+
+    Windows that show the same frames, as those of a slide do that stands for minutes, are asked about once. Blank ones
+    aren't asked about: of nothing, models say anything. Their score is 0.
+    """
     most = most_frames(vlm, max_image_tokens)
-    yes, masses = [], []
+    known: dict[tuple[int, ...], tuple[float, float]] = {}
+    found = []
     for done, window in enumerate(windows, 1):
-        places = index.choose(window.from_s, window.to_s, most)
-        shown = index.features(vlm, places, fewest=min(FEWEST_FRAMES, most))
-        decisions = [vlm.decide(question, features=shown, system=system) for question in questions]
-        yes.append(max(decision.probabilities["yes"] for decision in decisions))
-        masses.append(max(decision.label_mass for decision in decisions))
+        places = tuple(map(int, index.choose(window.from_s, window.to_s, most)))
+        if places not in known and index.is_blank(np.array(places)):
+            known[places] = 0.0, math.nan
+        elif places not in known:
+            shown = index.features(vlm, np.array(places), fewest=min(FEWEST_FRAMES, most))
+            decisions = [vlm.decide(question, features=shown, system=system) for question in questions]
+            yes = max(decision.probabilities["yes"] for decision in decisions)
+            known[places] = yes, max(decision.label_mass for decision in decisions)
+        found.append(known[places])
         if on_progress is not None:
             on_progress(done, len(windows))
-    return Scores(tuple(yes), float(np.mean(masses)))
+    scores, masses = zip(*found, strict=True)
+    asked = [mass for mass in masses if not math.isnan(mass)]
+    return Scores(scores, float(np.mean(asked)) if asked else 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from ..vlm import VLM
-from .index import LookOptions, Progress, as_index
+from .look import LookOptions, Progress, as_index
 from .score import question_for, score_windows
 from .segments import Segment
 from .select import Selection, select

@@ -118,7 +118,7 @@ def _candidates(cells: Sequence[Cell], cuts_s: Sequence[float], how: Selection) 
     found: list[Segment] = []
     for run in runs:
         for part in _split_at_cuts(run, cuts_s):
-            found += _shortened(part, part[0][0], part[-1][1], how.longest_s)
+            found += _shortened(part, how.longest_s)
     return found
 
 
@@ -133,28 +133,28 @@ def _split_at_cuts(run: Sequence[Cell], cuts_s: Sequence[float]) -> list[list[Ce
     return [*parts, rest]
 
 
-def _shortened(run: Sequence[Cell], start_s: float, end_s: float, longest_s: float | None) -> list[Segment]:
+def _shortened(run: Sequence[Cell], longest_s: float | None) -> list[Segment]:
     """The best part of at most longest_s, then the best of what is left on both sides, and so on."""
-    inside = [cell for cell in run if cell[0] < end_s - NEAR and cell[1] > start_s + NEAR]
-    if end_s - start_s < NEAR or not inside:
-        return []
-    if longest_s is None or end_s - start_s <= longest_s + NEAR:
-        return [Segment(start_s, end_s, max(score for _, _, score in inside))]
-
-    def held(from_s: float) -> float:
-        ends_s = from_s + longest_s
-        return sum(score * max(0.0, min(to_s, ends_s) - max(at_s, from_s)) for at_s, to_s, score in inside)
-
-    starts = sorted({min(max(start_s, cell[0]), end_s - longest_s) for cell in inside})
-    best_s = max(starts, key=held)
-    best = Segment(
-        best_s,
-        best_s + longest_s,
-        max(score for at_s, to_s, score in inside if at_s < best_s + longest_s and to_s > best_s),
-    )
-    return [
-        *_shortened(run, start_s, best_s, longest_s), best, *_shortened(run, best_s + longest_s, end_s, longest_s),
-    ]  # fmt: skip
+    starts, ends, scores = (np.array([cell[place] for cell in run]) for place in range(3))
+    # What the scores add up to from the beginning to each border of a cell; between them it grows evenly.
+    borders, sums = np.stack([starts, ends], 1).ravel(), np.cumsum((ends - starts) * scores)
+    integral = np.stack([np.concatenate([[0.0], sums[:-1]]), sums], 1).ravel()
+    found, left = [], [(run[0][0], run[-1][1])]
+    while left:
+        start_s, end_s = left.pop()
+        first, last = np.searchsorted(ends, start_s + NEAR, "right"), np.searchsorted(starts, end_s - NEAR, "left")
+        if end_s - start_s < NEAR or first >= last:
+            continue
+        if longest_s is None or end_s - start_s <= longest_s + NEAR:
+            found.append(Segment(start_s, end_s, float(scores[first:last].max())))
+            continue
+        places = np.unique(np.clip(starts[first:last], start_s, end_s - longest_s))
+        held = np.interp(places + longest_s, borders, integral) - np.interp(places, borders, integral)
+        best_s = float(places[np.argmax(held >= held.max() - NEAR)])
+        inside = (ends[first:last] > best_s) & (starts[first:last] < best_s + longest_s)
+        found.append(Segment(best_s, best_s + longest_s, float(scores[first:last][inside].max())))
+        left += [(start_s, best_s), (best_s + longest_s, end_s)]
+    return found
 
 
 def _with_borders(one: Segment, duration_s: float, cuts_s: Sequence[float], how: Selection) -> Segment:

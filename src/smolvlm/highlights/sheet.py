@@ -47,8 +47,9 @@ def write_sheet(
     duration_s: float,
     title: str,
     threshold: float | None = None,
+    frame_fps: float | None = None,
 ) -> None:
-    """Draw the sheet. title: what was looked for. threshold: drawn over the curve.
+    """Draw the sheet. title: what was looked for. threshold: drawn over the curve. frame_fps: of a folder of frames.
 
     Raises VideoError when the video can't be read or the picture can't be written.
     """
@@ -56,7 +57,8 @@ def write_sheet(
     numbered.sort(key=lambda pair: pair[1].start_s)
     card = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
     side = (card - (PICTURES - 1) * GAP // 2) // PICTURES
-    pictures = thumbnails(video, [one for _, one in numbered], PICTURES, (side, side * 2))
+    shown = [one for _, one in numbered]
+    pictures = thumbnails(video, shown, PICTURES, (side, side * 2), frame_fps=frame_fps)
     tallest = max((picture.height for row in pictures for picture in row), default=0)
     row = 44 + tallest + GAP
     top = MARGIN + 76 + CURVE_HEIGHT + 40 + GAP

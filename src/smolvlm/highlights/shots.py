@@ -43,6 +43,11 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     return np.asarray(small.convert("RGB"), np.float32) / 255
 
 
+def contrast(image: np.ndarray) -> float:
+    """How much the colours of a thumbnail differ from their mean: 0 for a blank frame."""
+    return float(image.std(axis=(0, 1)).max())
+
+
 def compare(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """(change, share, peak) between two thumbnails, see Track."""
     difference = np.abs(after - before).max(axis=-1)  # (SIDE, SIDE)

@@ -9,8 +9,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from ...parquet import import_arrow
 from ..layouts import literal_list
-from ..layouts.parquet import import_arrow
 
 Columns = dict[str, Any]
 

@@ -15,8 +15,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from ...errors import InputError
+from ...parquet import import_arrow
 from ...scenes import COLOURS, Clip, Scene, Turn, draw, render_clip
-from ..layouts.parquet import import_arrow
 from ..video_layouts import FOLDER, MLVU, MLVU_CHOICES, MVBENCH
 from .files import write_tsv
 

@@ -1,6 +1,6 @@
 """Parquet files with random access: a row group is read when a row of it is asked for, and a few stay in memory.
 
-Needs pyarrow (`pip install 'smolvlm[train]'`), imported late. Pictures stay encoded, as bytes.
+Pictures stay encoded, as bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, MissingDependencyError
 from ...media.source import shown
+from ...parquet import read_footer, read_group
 
 WINDOW = 4  # row groups that samples are shuffled across
 WINDOW_BYTES = 512 * 2**20  # most that they may take together, unless one alone takes more
@@ -33,7 +33,7 @@ class Groups:
         if key not in self._kept:
             while len(self._kept) >= most:
                 self._kept.popitem(last=False)
-            self._kept[key] = _read_group(path, number)
+            self._kept[key] = read_group(path, number, shown(str(path)))
         self._kept.move_to_end(key)
         return self._kept[key]
 
@@ -45,11 +45,7 @@ class ParquetTable:
 
     def __init__(self, path: Path, groups: Groups) -> None:
         self.name, self.root, self._path, self._groups = str(path), path.parent, path, groups
-        pyarrow, parquet = _import_arrow()
-        try:
-            metadata = parquet.read_metadata(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{shown(str(path))} is damaged or no parquet file: {error}") from error
+        metadata = read_footer(path, shown(str(path)))
         found = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         self.runs = np.array([group.num_rows for group in found], np.int64)
         largest = max((group.total_byte_size for group in found), default=1)
@@ -64,23 +60,3 @@ class ParquetTable:
         group = self._groups.get(self._path, number, self.window)
         (columns,) = group.slice(index - int(self._ends[number] - self.runs[number]), 1).to_pylist()
         return dict(columns)
-
-
-def _read_group(path: Path, number: int) -> Any:
-    pyarrow, parquet = _import_arrow()
-    try:  # one thread: processes that were forked must not wait for threads that they don't have
-        with parquet.ParquetFile(path) as file:
-            return file.read_row_group(number, use_threads=False)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"Row group {number} of {shown(str(path))} is damaged: {error}") from error
-
-
-def _import_arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Parquet files need the package pyarrow, which isn't installed: pip install 'smolvlm[train]'."
-        ) from error
-    return pyarrow, parquet

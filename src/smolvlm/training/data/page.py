@@ -1,7 +1,6 @@
 """Samples as a page to look at: pictures as the model sees them, and in colour which tokens are learned.
 
-One file that loads nothing and runs nothing: pictures are data URIs, and a policy forbids the rest. Whatever comes from
-data is escaped.
+One file that loads nothing and runs nothing, see pages.py. Whatever comes from data is escaped.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...pages import whole_page
 from ...processing.parts import Parts
 from ...types import MediaTokens
 from .encode import Encoded, Pair
@@ -24,7 +24,6 @@ from .tokens import Shown, show
 LONG_SIDE = 224  # pixels of a picture on the page
 FRAME_SIDE = 144  # of a frame
 SMALL_SIDE = 72  # of a tile
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_page(title: str, facts: str, samples: Iterable[Encoded | Pair | Skipped], parts: Parts) -> str:
@@ -33,29 +32,15 @@ def write_page(title: str, facts: str, samples: Iterable[Encoded | Pair | Skippe
     articles = [_skipped(one) if isinstance(one, Skipped) else _sample(one, parts) for one in shown]
     skipped = sum(isinstance(one, Skipped) for one in shown)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <h1>{escape(title)}</h1>
 <p>{escape(facts)}{f"; {skipped} would be skipped" if skipped else ""}</p>
 <p class="legend"><span class="learned">learned</span> the model must say these tokens, shaded one by one
 <span class="read">read</span> it only sees these <span class="tiles">tiles</span> the tokens of a picture</p>
 </header>
 <main>
-{"".join(articles)}</main>
-</body>
-</html>
-"""
+{"".join(articles)}</main>"""
+    return whole_page(title, body, style)
 
 
 def _sample(one: Encoded | Pair, parts: Parts) -> str:
