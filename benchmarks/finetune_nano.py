@@ -5,7 +5,7 @@
 
 Two skills that the model lacks: "picture", the name of a thing of a shape or colour that no training scene has, asked
 by a question that none has ("Name the newcomer."); "video", the direction of what moves in a clip in words that no
-answer has ("Compass?" -> north, east, south, west). 1,200 and 600 drawn samples; 200 others are asked, greedily and
+answer has ("Compass?" -> north, east, south, west). 3,000 and 1,500 drawn samples; 200 others are asked, greedily and
 exactly.
 Old skills: the mean over all rows of nano_scores.py before and after, so many cases a row. Each method is one command,
 as a user types it, in a process of its own. Prints a table, then one JSON line.
@@ -32,7 +32,7 @@ import smolvlm
 from smolvlm import scenes
 from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, RESERVED_COLOURS, RESERVED_SHAPES, Scene
 
-NEW, ASKED = {"picture": 1200, "video": 600}, 200
+NEW, ASKED = {"picture": 3000, "video": 1500}, 200
 COMPASS = {
     "from bottom to top": "north",
     "from left to right": "east",

@@ -118,7 +118,8 @@ class LoraLinear(nn.Linear):
         """Take another matrix (outputs, inputs), held as the one before."""
         if self.matrix is None:
             own = weight.to(device=self.weight.device, dtype=self.weight.dtype)
-            self.weight = nn.Parameter(own, requires_grad=False)
+            if not torch.equal(own, self.weight):  # else no memory for what is there
+                self.weight = nn.Parameter(own, requires_grad=False)
         else:
             self.matrix = LowBitMatrix(weight.to(self.matrix.codes.device), self.matrix.bits)
 
@@ -303,6 +304,12 @@ def load_adapter(
     for parameter in adapter.parameters():
         parameter.requires_grad_(trainable)
     return adapter
+
+
+def twin(model: SmolVLMForConditionalGeneration) -> SmolVLMForConditionalGeneration:
+    """The same model in modules of its own, which share its tensors: for an adapter that the first one doesn't get."""
+    shared = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
+    return copy.deepcopy(model, shared)  # its memo: what is there already isn't copied
 
 
 def _read(entry: TensorEntry) -> Tensor:

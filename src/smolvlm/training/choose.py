@@ -19,11 +19,12 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
+MOST_TINY = 375  # of a tiny model, half of it on videos: minutes on two cores
 EPOCHS, EPOCHS_TINY = 3, 5
 RANK = 16
 # All weights, by part. New words of a tiny model need a high rate where words are made, and its rest a low one to stay.
 RATES = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
-RATES_TINY = {"vision": 1.5e-4, "connector": 1.5e-4, "text": 1.5e-4, "embeddings": 1e-3}
+RATES_TINY = {"vision": 1e-4, "connector": 1e-4, "text": 1e-4, "embeddings": 1e-3}
 BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
 
 
@@ -47,7 +48,8 @@ def finetuning(
     tiny = parameters < TINY
     per_step = 8 if rows < 200 else 16
     if steps is None:
-        steps = min(MOST_STEPS, max(STEPS, (EPOCHS_TINY if tiny else EPOCHS) * rows // per_step))
+        most = MOST_TINY // (2 if videos else 1) if tiny else MOST_STEPS
+        steps = min(most, max(STEPS, (EPOCHS_TINY if tiny else EPOCHS) * rows // per_step))
     values: dict[str, Any] = {
         "name": f"finetune-{method}", "start": start, "steps": steps, "samples_per_step": per_step,
         "tiles_per_batch": 32 if tiny else 17, "tokens_per_batch": 8192 if tiny else 4096,
@@ -89,7 +91,7 @@ def as_toml(values: dict[str, Any]) -> str:
 
 def _rate(tiny: bool, method: Method) -> float:
     if method == "full":
-        return 1.5e-4 if tiny else 2e-5
+        return 1e-4 if tiny else 2e-5
     return 1.5e-3 if tiny else 1e-4
 
 
