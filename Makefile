@@ -5,11 +5,14 @@ ASK = .venv/bin/smolvlm ask
 DEMO = src/smolvlm/assets/demo
 KERNELS = hatch_build.py $(wildcard src/smolvlm/runtimes/kernels/*.c src/smolvlm/runtimes/kernels/*.h)
 
-.PHONY: demo test lint types bench
+.PHONY: demo serve test lint types bench
 
 demo: .venv/installed
 	$(ASK) $(DEMO)/picture.png "Describe the picture."
 	$(ASK) $(DEMO)/video.mp4 "What happens in the video?"
+
+serve: .venv/installed-server
+	.venv/bin/smolvlm serve
 
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2
@@ -30,6 +33,10 @@ bench: .venv/installed-dev
 .venv/installed: pyproject.toml constraints.txt $(KERNELS) | .venv/bin/python
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
+
+.venv/installed-server: pyproject.toml constraints.txt $(KERNELS) | .venv/bin/python
+	$(PIP) install -q -c constraints.txt -e '.[server]'
+	touch $@ .venv/installed
 
 .venv/installed-dev: pyproject.toml constraints.txt $(KERNELS) | .venv/bin/python
 	$(PIP) install -q -c constraints.txt -e '.[dev]'

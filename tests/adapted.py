@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from smolvlm.checkpoint.lora import LoraConfig
 from smolvlm.config import SmolVLMConfig
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.model.adapters import Adapter, add_adapter
@@ -40,6 +43,12 @@ def teach(adapter: Adapter, seed: int = 0) -> Adapter:
 def adapted_model(config: object, dtype: torch.dtype = torch.float32, **changes: object) -> Adapter:
     """A taught adapter on the tiny model, which is its `model`."""
     return teach(add_adapter(new_model(**changes), config, dtype=dtype))  # type: ignore[arg-type]
+
+
+def saved_adapter(directory: Path, base: Path, config: LoraConfig, seed: int = 0) -> Path:
+    """Write a taught adapter of a checkpoint's model, and return its directory."""
+    teach(add_adapter(SmolVLMForConditionalGeneration.from_pretrained(base), config), seed).save(directory)
+    return directory
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Execute notebooks without Jupyter: their cells in turn, in one namespace, with what they print and show.
 
-    python tests/notebooks.py examples/image_qa.ipynb        runs it and writes its outputs into the file
+    python -m tests.notebooks examples/image_qa.ipynb        runs it and writes its outputs into the file
 
-A cell's last expression is shown as in Jupyter: a picture as PNG, Markdown as such, anything else as text.
+As in Jupyter, a cell's last expression is shown, a picture as PNG and anything else as text; so are figures that pyplot
+has open; and a line `!command` is for the shell. Here a command that fails ends the run.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import ast
 import base64
 import io
 import json
+import os
+import re
+import subprocess
 import sys
 import tempfile
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
@@ -25,14 +30,17 @@ def read_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def source(cell: dict[str, Any]) -> str:
-    return "".join(cell["source"])
+    """The cell's code as Python, commands as calls."""
+    return re.sub(r"^!(.+)$", lambda line: f"_shell({line[1]!r})", "".join(cell["source"]), flags=re.MULTILINE)
 
 
 def execute(notebook: Path) -> list[list[dict[str, Any]]]:
     """The outputs of each cell. Runs in a folder of its own."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", "_shell": _shell}
     outputs: list[list[dict[str, Any]]] = []
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where the command smolvlm is
+    changed = patch.dict(os.environ, {"PATH": path, "MPLBACKEND": "agg"})
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), changed:
         for number, cell in enumerate(read_cells(notebook)):
             outputs.append(_run(source(cell), names, f"cell {number}") if cell["cell_type"] == "code" else [])
     return outputs
@@ -51,7 +59,28 @@ def _run(code: str, names: dict[str, Any], where: str) -> list[dict[str, Any]]:
         found.append({"output_type": "stream", "name": "stdout", "text": printed.getvalue().splitlines(keepends=True)})
     if shown is not None:
         found.append({"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": _shown(shown)})
-    return found
+    return found + [
+        {"output_type": "display_data", "metadata": {}, "data": _shown(picture)} for picture in _open_figures()
+    ]
+
+
+def _shell(command: str) -> None:
+    done = subprocess.run(command, shell=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout, end="")
+    if done.returncode:
+        raise RuntimeError(f"{command!r} ended with {done.returncode}:\n{done.stdout}")
+
+
+def _open_figures() -> list[Image.Image]:
+    """Drawn and closed. Empty where nothing has imported pyplot."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    pictures = []
+    for number in pyplot.get_fignums() if pyplot else ():
+        content = io.BytesIO()
+        pyplot.figure(number).savefig(content)
+        pyplot.close(number)
+        pictures.append(Image.open(content))
+    return pictures
 
 
 def _shown(value: Any) -> dict[str, Any]:

@@ -40,6 +40,9 @@ LEFT_OUT = {
     "python benchmarks/": "takes minutes; its parts have tests of their own",
     "python -m smolvlm.evaluation.harness.vlmevalkit": "needs VLMEvalKit; tests/harness runs it",
     "lmms-eval": "needs lmms-eval; tests/harness runs it",
+    "serve run": "runs until it is stopped; tests/test_ray_serve.py runs the same application",
+    "vllm serve": "needs a GPU; tests/test_vllm_video.py compares what it is sent with what it is asked about",
+    "smolvlm serve": "runs until it is stopped; tests/test_server_life.py starts and stops it",
 }
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 Substitute = Callable[[str], str]
@@ -89,6 +92,11 @@ class Session:
         self._repository = repository
         self._names: dict[str, Any] = {"__name__": "__main__"}
 
+    def replace(self, text: str, by: str) -> None:
+        """In all blocks from now on, after the other substitutions."""
+        before = self._substitute
+        self._substitute = lambda block: before(block).replace(text, by)
+
     def run(self, snippet: Snippet) -> None:
         """Execute a block and compare what it prints. Fails with the page and line."""
         self._captured.readouterr()
@@ -101,7 +109,7 @@ class Session:
             raise AssertionError(f"{snippet} prints\n{printed}\nbut the page shows\n{snippet.shown}")
 
     def _python(self, text: str, snippet: Snippet) -> str:
-        code = compile("\n" * (snippet.line - 1) + text, str(snippet.page), "exec")
+        code = compile("\n" * (snippet.line - 1) + text, str(snippet.page), "exec", dont_inherit=True)
         expected = ERROR.match(snippet.shown or "")
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)

@@ -30,8 +30,11 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "types": {"errors"},
-    "evaluation": {"errors", "types", "media", "scenes", "vlm"},
-    "highlights": {"errors", "types", "media", "vlm"},
+    "pages": set(),
+    "parquet": {"errors"},
+    "evaluation": {"errors", "types", "pages", "parquet", "media", "scenes", "vlm"},
+    "highlights": {"errors", "types", "pages", "media", "vlm"},
+    "server": {"errors", "types", "media", "vlm"},
     "hub": {"errors", "config", "types"},
     "checkpoint": {"errors", "config", "types"},
     "media": {"errors", "types"},
@@ -45,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "hf": {"errors", "config", "types", "hub", "checkpoint", "media", "processing", "model", "generation", "vlm"},
     "training": {
-        "errors", "config", "types", "hub", "checkpoint", "media", "scenes", "processing", "model",
+        "errors", "config", "types", "pages", "parquet", "hub", "checkpoint", "media", "scenes", "processing", "model",
         "generation.generate",
     },
     "export": {"errors", "config", "types", "hub", "checkpoint", "scenes", "processing", "model", "runtimes"},
@@ -62,7 +65,8 @@ CLI_AT_START = {"cli", "errors", "types", "__init__"}
 # No dependencies, or of an extra only: used when they are there, each behind an error that names the cure.
 OPTIONAL = {
     "flash_attn", "tensorflow", "jax", "onnx", "onnxruntime", "pyarrow", "datasets", "transformers", "matplotlib",
-    "openpyxl", "vlmeval", "lmms_eval",
+    "openpyxl", "vlmeval", "lmms_eval", "fastapi", "starlette", "uvicorn", "llguidance",
+    "prometheus_client", "pydantic", "pydantic_core",
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def test_a_question_needs_no_file(vlm: VLM, directory: Path, capsys: pytest.Capt
         (["ask", "cta.png"], "there is no file cta.png. Did you mean cat.png?"),
         (["ask", "What is this?", "cat.png"], "there is no file 'What is this?'. If that is the question, put it last"),
         (["ask", "away/cat.png", "What?"], "the directory away doesn't exist"),
-        (["ask", ".", "What?"], ". is a directory: name the files in it"),
+        (["chat", "."], ". is a directory: name the files in it"),
         (["ask", "-", "-", "What?"], "'-' is given twice"),
         (["ask", "cat.png", "  "], "the question is empty"),
         (["ask", "cat.png", "What?", "--fps", "0"], "argument --fps: 0 can't be used: it must be above 0"),

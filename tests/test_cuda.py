@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from smolvlm import LoraConfig
 from smolvlm.generation.engine import Engine, run
 from smolvlm.generation.generate import generate
 from smolvlm.generation.scheduler import Generation
 from smolvlm.model import SmolVLMForConditionalGeneration, cuda
 from smolvlm.runtimes.torch import TorchMotor
 from smolvlm.types import SamplingParams
+from tests.adapted import saved_adapter
 from tests.tiny import tiny_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_here(), reason="there is no NVIDIA GPU")]
@@ -36,6 +38,28 @@ def test_requests_of_one_recorded_step_get_the_answers_of_the_plain_loop(
     for prompt, generation in zip(prompts, own, strict=True):
         ids = torch.from_numpy(prompt)[None].to(model.device)
         assert tuple(generation.token_ids) == generate(model, {"input_ids": ids}, params, eos_token_ids=())[0].token_ids
+
+
+def test_adapters_of_one_batch_have_recorded_steps_of_their_own(
+    model: SmolVLMForConditionalGeneration, tmp_path: Path
+) -> None:
+    base, motor = tiny_checkpoint(tmp_path / "base"), TorchMotor(model)
+    configs = [LoraConfig("text", r=4), LoraConfig(["q_proj"], r=2, modules_to_save=["lm_head"])]
+    saved = [saved_adapter(tmp_path / str(seed), base, config, seed) for seed, config in enumerate(configs)]
+    owners = [None, *(motor.load_adapter(directory) for directory in saved)] * 2
+    prompts = [np.random.default_rng(seed).integers(10, 60, 5 + 3 * seed) for seed in range(len(owners))]
+    params = SamplingParams(max_new_tokens=12, temperature=0.0)
+
+    def submit(engine: Engine, number: int) -> Generation:
+        return engine.submit(Generation(prompts[number], None, params, (), adapter=owners[number]))
+
+    together = Engine(motor, memory_bytes=2**30)
+    own = [submit(together, number) for number in range(len(owners))]
+    run(together, own)
+    for number, generation in enumerate(own):
+        alone = Engine(motor, memory_bytes=2**30)
+        run(alone, [expected := submit(alone, number)])
+        assert generation.token_ids == expected.token_ids
 
 
 def test_a_graph_repeats_its_step_with_other_values() -> None:

@@ -22,6 +22,7 @@ from pyarrow import parquet
 
 from smolvlm.errors import ConfigError, DataError, ImageError, MediaError, MissingDependencyError
 from smolvlm.media.image import open_image
+from smolvlm.parquet import read_group
 from smolvlm.training.data import DataSet, Source, arrow, offsets, stream
 from smolvlm.training.data.offsets import find_rows
 from smolvlm.training.data.roots import inside, resolve
@@ -177,8 +178,9 @@ def test_a_shuffled_pass_reads_each_row_group_once(tmp_path: Path, monkeypatch: 
     rows = [{"text": str(number)} for number in range(60)]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=5)
     reads: list[int] = []
-    read = arrow._read_group
-    monkeypatch.setattr(arrow, "_read_group", lambda path, number: reads.append(number) or read(path, number))
+    monkeypatch.setattr(
+        arrow, "read_group", lambda path, number, _: reads.append(number) or read_group(path, number, _)
+    )
     data_set = open_set(tmp_path / "a.parquet")
     reads.clear()
     order = data_set.shuffled("seed")

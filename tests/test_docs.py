@@ -28,6 +28,7 @@ from smolvlm.training.loop import Metrics, train
 from smolvlm.training.recipe import Recipe, Stage, read_recipe
 from smolvlm.types import SamplingParams
 from smolvlm.vlm.requests import AskOptions
+from tests.serving import serving
 from tests.snippets import MARKDOWN, Session, read_snippets
 from tests.test_model import RELEASED
 
@@ -98,8 +99,19 @@ def substitute(text: str) -> str:
     return text
 
 
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Host and port of a server with the bundled model."""
+    with serving(smolvlm.load()) as server:
+        yield server.url.removeprefix("http://")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_command_and_snippet_of_the_page_runs(page: Path, session: Session) -> None:
+def test_every_command_and_snippet_of_the_page_runs(
+    page: Path, session: Session, request: pytest.FixtureRequest
+) -> None:
+    if page.stem in ("server", "scaling"):
+        session.replace("127.0.0.1:8000", request.getfixturevalue("address"))
     for snippet in read_snippets(page):
         if snippet.language in RUN and not snippet.not_run:
             session.run(snippet)
@@ -184,7 +196,11 @@ def test_the_python_page_has_every_argument_and_public_name() -> None:
     page = page_of("python")
     text, shown = page.read_text(), second_column(page)
     for field in dataclasses.fields(SamplingParams):
-        assert shown[field.name] == ("none" if field.default in ((), None) else f"{field.default:g}"), field.name
+        default = field.default
+        expected = (
+            str(default).lower() if isinstance(default, bool) else "none" if default in ((), None) else f"{default:g}"
+        )
+        assert shown[field.name] == expected, field.name
     for name in (*AskOptions.__annotations__, *inspect.signature(smolvlm.load).parameters):
         assert re.search(rf"\b{name}\b", text), f"{name} is missing"
     assert {field.name for field in dataclasses.fields(smolvlm.Answer)} <= coded(page)

@@ -86,6 +86,20 @@ def test_a_folder_of_frames_counts_from_one_at_three_a_second(tmp_path: Path) ->
     assert shown.seconds == pytest.approx([2 / 3, 4 / 3, 5 / 3, 2.0])
 
 
+def test_a_video_or_frame_that_was_replaced_is_looked_at_again(tmp_path: Path) -> None:
+    path, folder = tmp_path / "film.mp4", tmp_path / "frames"
+    folder.mkdir()
+    protocol = Protocol(frames=2, fps=None)
+    for first in (0, 100):  # the same number of frames
+        pictures = [numbered_frame(first + number) for number in range(12)]
+        write_video(path, rate=10, pictures=pictures)
+        for number, picture in enumerate(pictures, 1):
+            Image.fromarray(picture).save(folder / f"{number:05}.png")
+        for video in (path, folder):
+            shown = frames.show(video, protocol)
+            assert [read_number(picture) for picture in shown.pictures] == [first + 4, first + 8]
+
+
 def test_a_video_that_ends_before_its_question_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.mp4", 10, 10)
     with pytest.raises(VideoError, match="1.0 s long; its question is on"):

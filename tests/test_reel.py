@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from smolvlm.errors import InputError, VideoError
 from smolvlm.highlights import encoding
 from smolvlm.highlights.reel import Reel, write_reel
 from smolvlm.highlights.segments import Segment
+from smolvlm.highlights.thumbnails import thumbnails
 from tests.films import FILMS, Film, film, shown_number, tone_onsets_s
-from tests.videos import write_sound
+from tests.limits import files_of_at_most
+from tests.videos import read_number, write_sound, write_video
 
 COPYABLE = [name for name in FILMS if name not in ("camera.avi", "broadcast.ts")]
 SYNC_S = 0.04
@@ -199,6 +200,16 @@ def test_a_build_without_h264_writes_what_it_can(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["reel.mp4"]
 
 
+def test_a_film_of_more_hours_than_one_question_may_be_about_is_cut(tmp_path: Path) -> None:
+    hour = 3_600_000  # in thousandths of a second
+    long = write_video(tmp_path / "long.mp4", 4, 1, codec="libx264", pts=[0, 3 * hour, 3 * hour + 500, 7 * hour])
+    segment = Segment(3 * 3600, 3 * 3600 + 1)
+    reel = write_reel(long, [segment], tmp_path / "reel.mp4", copy=False)
+    assert reel.duration_s == pytest.approx(1.0)
+    assert [read_number(image) for _, image in frames_of(reel.path)] == [1, 2]
+    assert len(thumbnails(long, [segment], 2, (64, 64))[0]) == 2
+
+
 def test_segments_come_in_the_order_of_time_and_end_with_the_film(tmp_path: Path) -> None:
     one = film("second.mp4")
     reel = write_reel(one.path, [Segment(0.8, 5), Segment(0.1, 0.3, title="first")], tmp_path / "reel.mp4", copy=False)
@@ -277,18 +288,6 @@ def test_a_full_disk_is_told_and_leaves_the_old_reel(copy: bool, suffix: str, tm
         write_reel(one.path, [Segment(0, 7)], target, copy=copy)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert target.read_bytes() == b"an older reel"
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Writing more fails, as on a full disk."""
-    resource = pytest.importorskip("resource", reason="this system has no limits for the size of files")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("copy", [True, False])

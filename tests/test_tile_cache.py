@@ -18,7 +18,7 @@ class Eye:
     def __init__(self) -> None:
         self.seen = 0
 
-    def encode(self, pixel_values: np.ndarray) -> np.ndarray:
+    def encode(self, pixel_values: np.ndarray, adapter: object = None) -> np.ndarray:
         self.seen += len(pixel_values)
         return pixel_values.mean(axis=(2, 3))[:, None].astype(np.float32)  # (tiles, 1, 3)
 
@@ -58,6 +58,6 @@ def test_a_picture_that_is_asked_about_again_is_not_looked_at_again(
     vlm = load(runtime=runtime)
     picture = Image.effect_noise((300, 200), 80).convert("RGB")
     first = vlm.ask("What is this?", images=[picture])
-    monkeypatch.setattr(vlm._tiles, "_encode", lambda pixels: pytest.fail("encoded again"))
+    monkeypatch.setattr(vlm._tiles, "_encode", lambda *_: pytest.fail("encoded again"))
     assert vlm.ask("What is this?", images=[picture]).token_ids == first.token_ids
     assert vlm.encode(images=[picture, picture]).values.shape[0] % 2 == 0

@@ -18,6 +18,7 @@ from smolvlm.errors import ContextLengthError, ImageError, InputError, ModelNotF
 from smolvlm.generation.generate import generate
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.runtimes.kernels import build as kernels
+from smolvlm.runtimes.motor import LiveAdapter
 from smolvlm.types import SamplingParams
 from smolvlm.vlm import VLM, load, preview
 from smolvlm.vlm.spelling import spell
@@ -61,9 +62,9 @@ class Calls:
         self.vlm._tiles = TileCache(self._encode, self.vlm._driver.motor.join)
         return self
 
-    def _encode(self, pixel_values: np.ndarray) -> object:
+    def _encode(self, pixel_values: np.ndarray, adapter: LiveAdapter | None) -> object:
         self.count += 1
-        return self.vlm._driver.encode(pixel_values)
+        return self.vlm._driver.encode(pixel_values, adapter)
 
     def __exit__(self, *_: object) -> None:
         self.vlm._tiles = TileCache(self.vlm._driver.encode, self.vlm._driver.motor.join)
@@ -348,7 +349,7 @@ def test_a_turn_that_fails_or_is_left_leaves_no_trace(vlm: VLM) -> None:
         ({"question": 5}, "must be a text"),
         ({"question": "What?", "max_tokens": 5}, "no option 'max_tokens'.*'max_new_tokens'"),
         ({"question": "What?", "image": "a.png"}, "no option 'image'.*'images'"),
-        ({"question": "What?", "zzz": 1}, "no option 'zzz'.*It has: allow_url"),
+        ({"question": "What?", "zzz": 1}, "no option 'zzz'.*It has: adapter, allow_url"),
         ({"question": "What?", "temperature": -1}, "temperature=-1"),
         ({"question": "What?", "detail": "medium"}, "detail='medium'"),
     ],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import SmolVLMVisionConfig as SmolVLMVisionConfig
     from .errors import BusyError as BusyError
     from .errors import CheckpointError as CheckpointError
+    from .errors import ClosedError as ClosedError
     from .errors import ConfigError as ConfigError
     from .errors import ContextLengthError as ContextLengthError
     from .errors import DataError as DataError
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .types import Features as Features
     from .types import MemoryReport as MemoryReport
     from .types import SamplingParams as SamplingParams
+    from .types import TokenLogprob as TokenLogprob
     from .types import TokenReport as TokenReport
     from .vlm import VLM as VLM
     from .vlm import load as load
@@ -65,6 +67,7 @@ _HOMES = {
     "errors": (
         "BusyError",
         "CheckpointError",
+        "ClosedError",
         "ConfigError",
         "ContextLengthError",
         "DataError",
@@ -96,7 +99,7 @@ _HOMES = {
     "processing.image": ("SmolVLMImageProcessor",),
     "processing.processor": ("SmolVLMProcessor",),
     "processing.video": ("SmolVLMVideoProcessor",),
-    "types": ("Answer", "Decision", "Features", "MemoryReport", "SamplingParams", "TokenReport"),
+    "types": ("Answer", "Decision", "Features", "MemoryReport", "SamplingParams", "TokenLogprob", "TokenReport"),
     "vlm": ("VLM", "load", "preview_memory"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

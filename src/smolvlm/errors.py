@@ -15,6 +15,7 @@ SmolVLMError
 │   └── ModelNotFoundError (OSError) no such directory or hub id
 ├── TrainingError                    a run that can't go on: a loss that is no number, a full disk
 ├── BusyError                        too many requests are waiting
+├── ClosedError                      a server that is shutting down takes no more requests
 └── MissingDependencyError (ImportError)
 """
 
@@ -77,6 +78,10 @@ class TrainingError(SmolVLMError):
 
 class BusyError(SmolVLMError):
     """Too many requests are waiting already; the same one may pass later."""
+
+
+class ClosedError(SmolVLMError):
+    """The server is shutting down: it takes no more requests, and cut off what it could not finish."""
 
 
 class MissingDependencyError(SmolVLMError, ImportError):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Detail = Literal["low", "auto", "high"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "loop"]
+MOST_LOGPROBS = 20  # likeliest tokens beside each chosen one, as OpenAI's interface has them
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class SamplingParams:
     """How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off.
 
     stop: texts that end the answer (not part of it). seed: makes sampling repeatable, whatever shares the batch.
+    logprobs: how likely each token was: None doesn't say, 0 for the chosen tokens alone, n also the n likeliest.
+    loop_guard: end an answer that only repeats itself, with finish_reason "loop".
     Raises InputError when a value is out of range.
     """
 
@@ -55,6 +58,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: int | None = None
+    loop_guard: bool = False
 
     def __post_init__(self) -> None:
         rules = (
@@ -65,10 +70,43 @@ class SamplingParams:
             ("min_p", 0 <= self.min_p < 1, "0 (off) or above, below 1"),
             ("repetition_penalty", self.repetition_penalty > 0, "above 0; 1 is off"),
             ("stop", all(self.stop), "texts of at least one character"),
+            ("logprobs", _is_count(self.logprobs, MOST_LOGPROBS), f"None (off) or 0 to {MOST_LOGPROBS}, whole"),
+            ("loop_guard", isinstance(self.loop_guard, bool), "True or False (off)"),
         )
         for name, ok, allowed in rules:
             if not ok:
                 raise InputError(f"{name}={getattr(self, name)!r} is out of range: it must be {allowed}.")
+
+
+@dataclass(frozen=True)
+class OutputRule:
+    """What an answer's text must be, exactly one of these. See processing/grammar.py for what can be said.
+
+    json_schema: the JSON text of a JSON Schema that the answer, a JSON text, fits. json_object: any JSON object.
+    regex: an expression that the whole answer matches. choices: the answer is one of these texts.
+    Raises InputError when none or several are given, or one is of the wrong type.
+    """
+
+    json_schema: str | None = None
+    json_object: bool = False
+    regex: str | None = None
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("json_schema", "json_object", "regex", "choices") if self._is_given(name)]
+        if len(given) != 1:
+            raise InputError(
+                f"An output rule is exactly one of json_schema, json_object, regex and choices; got "
+                f"{' and '.join(given) or 'none of them'}."
+            )
+        for name in ("json_schema", "regex"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{name}={getattr(self, name)!r} can't be used: it must be a text.")
+        if not isinstance(self.choices, tuple) or not all(isinstance(one, str) and one for one in self.choices):
+            raise InputError(f"choices={self.choices!r} can't be used: it must be texts that aren't empty.")
+
+    def _is_given(self, name: str) -> bool:
+        return getattr(self, name) not in (None, False, ())
 
 
 @dataclass(frozen=True)
@@ -87,8 +125,29 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer and the natural logarithm of its probability, from the model's own logits.
+
+    Neither temperature nor penalty nor an output rule is in it. token: its text, with U+FFFD for a part of a character.
+    bytes: its UTF-8 bytes, none for a special token. top: the likeliest tokens in its place, likeliest first.
+    """
+
+    token_id: int
+    token: str
+    bytes: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What the model said to one request. seconds: from the call to the last token."""
+    """What the model said to one request. seconds: from the call to the last token.
+
+    finish_reason: "stop": the model, a stop text or an output rule ended it; "length": cut after max_new_tokens;
+    "loop": it only repeated itself. logprobs: one for each token of the text, when they were asked for; the end token
+    and what a stop text cut off have none. parsed: of a complete answer to a schema, the value or instance it stands
+    for. cached_tokens: of the prompt, read before for another request.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -98,6 +157,9 @@ class Answer:
     frames: tuple[FramesSeen, ...] = ()
     first_token_s: float = 0.0
     total_s: float = 0.0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    parsed: object | None = None
+    cached_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -109,12 +171,15 @@ class Decision:
 
     probabilities: label -> share among the labels (they add up to 1). label_mass: how much of the whole
     next-token probability lay on the labels; a low mass says that the model wanted to say something else.
+    cached_tokens: of the prompt, read before for another request.
     """
 
     choice: str
     probabilities: dict[str, float]
     label_mass: float
     frames: tuple[FramesSeen, ...] = ()
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,3 +249,8 @@ class Features:
     tile_rows_cols: tuple[tuple[int, int], ...]
     fingerprint: str
     frames: tuple[FramesSeen, ...] = ()
+
+
+def _is_count(value: object, most: int) -> bool:
+    """None, or a whole number from 0 to most."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most)

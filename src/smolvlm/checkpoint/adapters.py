@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..config import SmolVLMConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from .lora import TOWERS, LoraConfig, Shape, Targets, find_targets
 from .quantised import logical_shape, read_values
 from .safetensors import TensorEntry, map_tensor, read_floats, read_header
@@ -87,6 +87,21 @@ def read_adapter(directory: Path, shapes: Mapping[str, Shape]) -> AdapterFiles:
     low_rank = {module: _low_rank(found, module, config.scaling(module)) for module in targets.adapted}
     saved = {name.removeprefix(PREFIX): found[name] for name in expected if name.removeprefix(PREFIX) in shapes}
     return AdapterFiles(config, targets, low_rank, saved)
+
+
+def read_for_requests(directory: Path, config: SmolVLMConfig) -> AdapterFiles:
+    """An adapter that is to be applied beside the weights of a model with this config, as some requests ask for it.
+
+    Raises CheckpointError as read_adapter does, InputError for DoRA.
+    """
+    shapes = expected_shapes(config)
+    files = read_adapter(directory, {**shapes, HEAD: shapes[EMBEDDINGS]})
+    if files.config.use_dora:
+        raise InputError(
+            f"{directory} is a DoRA adapter, which changes the lengths of all rows and so can't stand beside the "
+            "weights for some requests only. Load a model with it merged: smolvlm.load(model, adapter=directory)."
+        )
+    return files
 
 
 def adapter_shapes(config: LoraConfig, targets: Targets, shapes: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "search": "find when something happens in videos",
     "describe-video": "write down what happens in a video, with times",
     "watch": "watch a camera, a stream or a growing file, and say when something begins",
+    "serve": "serve a model to OpenAI's clients, and a page to ask it in a browser",
     "tokens": "show what pictures and videos cost, before anything runs",
     "finetune": "teach a model with your own pictures, videos and answers",
     "train": "train a model by a recipe: from nothing, or further",

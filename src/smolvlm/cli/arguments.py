@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 if TYPE_CHECKING:
-    from ..vlm.requests import LookOptions
+    from ..vlm.requests import AskOptions, LookOptions
 
 
 DATA_VARIABLE, DATA = "LMUData", "~/LMUData"
@@ -68,8 +68,8 @@ def add_hub_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress, no warnings")
 
 
-def add_media_options(parser: Parser) -> None:
-    """How closely pictures and videos are looked at."""
+def add_media_options(parser: Parser) -> argparse._ArgumentGroup:
+    """How closely pictures and videos are looked at. Returns their group."""
     group = parser.add_argument_group("pictures and videos")
     group.add_argument(
         "--detail",
@@ -81,6 +81,7 @@ def add_media_options(parser: Parser) -> None:
     group.add_argument("--fps", metavar="N", type=number, help="frames a second to look at in a video")
     group.add_argument("--max-frames", metavar="N", type=whole_number, help="most frames of a video")
     group.add_argument("--allow-url", action="store_true", help="fetch http(s) addresses, public hosts only")
+    return group
 
 
 def look_options(options: argparse.Namespace) -> LookOptions:
@@ -105,6 +106,24 @@ def add_answer_options(parser: Parser) -> None:
     group.add_argument("--stop", metavar="TEXT", action="append", default=[], help="end the answer here; may repeat")
 
 
+def add_rule_options(parser: Parser) -> None:
+    """What the answer must be."""
+    group = parser.add_argument_group("what the answer must be, one of")
+    group.add_argument("--schema", metavar="FILE", type=Path, help="JSON that fits the JSON Schema in this file")
+    group.add_argument("--regex", metavar="TEXT", help="a text that matches this regular expression")
+    group.add_argument("--choice", metavar="TEXT", action="append", help="this text, or another --choice")
+
+
+def rule_options(options: argparse.Namespace) -> AskOptions:
+    """The keyword arguments that the options of add_rule_options stand for, none when none is given."""
+    try:
+        schema = None if options.schema is None else options.schema.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--schema {options.schema} can't be read: {error}") from error
+    given = {"schema": schema, "regex": options.regex, "choices": options.choice}
+    return cast("AskOptions", {name: value for name, value in given.items() if value is not None})
+
+
 def data_directory(given: Path | None) -> Path:
     """Where data sets of benchmarks are: VLMEvalKit's place, when none is given, so that its files are found."""
     return given or Path(os.environ.get(DATA_VARIABLE) or DATA).expanduser()
@@ -123,6 +142,16 @@ def whole_number(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is too small: it must be at least 1")
     return value
+
+
+def whole_limit(text: str) -> int:
+    """A whole number; 0 is no limit."""
+    return 0 if text == "0" else whole_number(text)
+
+
+def limit(text: str) -> float:
+    """A number; 0 is no limit."""
+    return 0.0 if text == "0" else number(text)
 
 
 def number(text: str) -> float:

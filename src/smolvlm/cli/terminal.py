@@ -61,7 +61,7 @@ def progress_bar(
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def load_model(options: argparse.Namespace) -> VLM:
+def load_model(options: argparse.Namespace, cache_bytes: int | None = None) -> VLM:
     """The model that the options name, with a progress bar for the download and one for reading it."""
     quieten(options)
     from .. import hub
@@ -81,6 +81,7 @@ def load_model(options: argparse.Namespace) -> VLM:
             progress=progress,
             runtime=options.runtime,
             adapter=options.adapter,
+            cache_bytes=cache_bytes,
         )
 
 

@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     for file in options.files:
-        check_file(file)
+        check_file(file, folder=True)
     quieten(options)
     from ..vlm import preview, preview_memory
 

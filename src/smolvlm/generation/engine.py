@@ -1,7 +1,7 @@
 """Many requests through one motor: they join and leave a running batch at any step. Must equal generate.py.
 
 A long prompt is read in pieces between the others' tokens, so it holds no one up for longer than a piece. The engine
-knows no text: stop checks are handed in. One thread at a time may call it; vlm/ holds the lock.
+knows no text: stop checks and token masks are handed in. One thread at a time may call it; vlm/ holds the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from ..types import FinishReason
 from .lookup import Lookup
 from .scheduler import MOST_RUNNING, MOST_WAITING, PREFIX_BYTES, Generation, Scheduler
 
+FORCED_AT_ONCE = 32  # tokens that a mask leaves no choice about, read in one step
 TOKENS_A_STEP = 1024  # prompt tokens read in one step, beside one token of each running request
+TOKENS_BESIDE = 256  # the same on a CPU while others write: a quarter of the wait for a tenth of the speed
 
 
 class Engine:
@@ -61,8 +63,12 @@ class Engine:
         self.scheduler.drop_ended()
         self.scheduler.admit()
         pieces = self._next_pieces()
-        if not pieces:
-            return []
+        news = self._read(pieces) if pieces else []
+        self.scheduler.drop_ended()
+        return news
+
+    def _read(self, pieces: Sequence[_Piece]) -> list[tuple[Generation, int]]:
+        """One forward pass. When it fails, each piece is read alone, so that a request can't end another's."""
         spans: list[Span] = []
         wanted: list[int] = []
         read = 0
@@ -70,40 +76,69 @@ class Engine:
             spans.append(piece.span)
             wanted += range(read + piece.wanted_from, read + len(piece.span.ids))
             read += len(piece.span.ids)
-        logits = self.motor.forward(spans, wanted)  # (wanted, vocabulary)
+        lengths = [span.slot.length for span in spans]
+        try:
+            logits = self.motor.forward(spans, wanted)  # (wanted, vocabulary)
+        except Exception as error:
+            for span, length in zip(spans, lengths, strict=True):
+                span.slot.length = length
+            if len(pieces) > 1:
+                return [new for piece in pieces for new in self._read([piece])]
+            pieces[0].generation.failure = error
+            return []
         news, row = [], 0
         for piece in pieces:
             rows = logits[row : row + len(piece.span.ids) - piece.wanted_from]
             row += len(rows)
-            news += [(piece.generation, token_id) for token_id in _take(piece, rows)]
-        self.scheduler.drop_ended()
+            try:
+                news += [(piece.generation, token_id) for token_id in _take(piece, rows)]
+            except Exception as error:  # of a stop check, a mask: the others' tokens are due all the same
+                piece.generation.failure = error
         return news
 
     def _next_pieces(self) -> list[_Piece]:
         """What is read in this step: a token of each request that writes, and of the prompts as much as the budget."""
-        pieces, budget = [], self.tokens_a_step
+        pieces, budget = [], self._budget()
         for generation in self.scheduler.running:
             slot = generation.slot
             assert slot is not None, "running requests have slots"
             left = len(generation.prompt_ids) - slot.length
-            if left <= 0:
+            if _writes(generation):
                 ids = generation.token_ids[-1:] + self._guess(generation)
-                pieces.append(_Piece(generation, Span(slot, np.array(ids)), 0))
+                pieces.append(_Piece(generation, Span(slot, np.array(ids), adapter=generation.adapter), 0))
             elif budget:
                 count = min(left, budget)
                 budget -= count
                 pieces.append(_prompt_piece(generation, slot.length, count))
-        return pieces
+        # side by side, so that a motor reads once what several of them have from their adapter
+        return sorted(pieces, key=lambda piece: piece.generation.adapter_number)
+
+    def _budget(self) -> int:
+        """Prompt tokens of this step. On a CPU fewer, while others write: each of them waits until they are read."""
+        running = self.scheduler.running
+        if self.motor.device != "cpu" or not any(_writes(generation) for generation in running):
+            return self.tokens_a_step
+        return min(self.tokens_a_step, TOKENS_BESIDE)
 
     def _guess(self, generation: Generation) -> list[int]:
         """The tokens after its last one, as far as there is an answer to come: the last one is never read."""
+        most = generation.params.max_new_tokens - len(generation.token_ids) - 1
+        return (self._forced(generation) or self._looked_up(generation))[:most]
+
+    def _forced(self, generation: Generation) -> list[int]:
+        """What its mask leaves no choice about, such as the keys of JSON; not where that would take others' time."""
+        if generation.mask is None or not (self.motor.reads_together or len(self.scheduler.running) == 1):
+            return []
+        return generation.mask.forced()[:FORCED_AT_ONCE]
+
+    def _looked_up(self, generation: Generation) -> list[int]:
         if not self.lookup_tokens:
             return []
         if generation.lookup is None:
             picture = self.motor.config.image_token_id
             generation.lookup = Lookup(generation.prompt_ids, self.lookup_tokens, never=(picture,))
             generation.lookup.add(generation.token_ids)
-        return generation.lookup.guess()[: generation.params.max_new_tokens - len(generation.token_ids) - 1]
+        return generation.lookup.guess()
 
 
 @dataclass(frozen=True)
@@ -123,14 +158,21 @@ def _prompt_piece(generation: Generation, start: int, count: int) -> _Piece:
         before, after = (int(np.count_nonzero(generation.is_picture[:at])) for at in (start, start + count))
         pictures = generation.pictures[before:after]
     first = len(generation.prompt_ids) - 1 if generation.keep_logits is None else generation.keep_logits
-    return _Piece(generation, Span(generation.slot, ids, pictures), min(max(first - start, 0), count))
+    span = Span(generation.slot, ids, pictures, generation.adapter)
+    return _Piece(generation, span, min(max(first - start, 0), count))
+
+
+def _writes(generation: Generation) -> bool:
+    return generation.slot is not None and generation.slot.length >= len(generation.prompt_ids)
 
 
 def _take(piece: _Piece, logits: np.ndarray) -> list[int]:
     """Use a request's new logits: keep them, or choose its next tokens. logits: (wanted, vocabulary)."""
     generation, slot = piece.generation, piece.span.slot
     if generation.keep_logits is not None:
-        generation.logits += list(logits)
+        for row in logits:
+            kept = len(generation.logits)
+            generation.logits.append(row if generation.keep is None else generation.keep(kept, row))
         if slot.length == len(generation.prompt_ids):
             generation.finish_reason = "length"
         return []
@@ -160,13 +202,22 @@ def _choose(generation: Generation, guessed: Sequence[int], logits: np.ndarray) 
 
 
 def run(engine: Engine, generations: Sequence[Generation]) -> None:
-    """Step until these have ended."""
+    """Step until these have ended. Raises what made one of them fail."""
     while not all(generation.ended for generation in generations):
         engine.step()
+    for generation in generations:
+        if generation.failure is not None:
+            raise generation.failure
 
 
 def _ending(generation: Generation, token_id: int) -> FinishReason | None:
+    sampler = generation.sampler
+    assert sampler is not None, "it has chosen the token"
+    if generation.tell_likely is not None and sampler.likely is not None:
+        generation.tell_likely(sampler.likely)
     stopped = generation.stop_check is not None and generation.stop_check(token_id)
     if stopped or token_id in generation.eos_token_ids:
         return "stop"
+    if sampler.ending is not None:
+        return sampler.ending
     return "length" if len(generation.token_ids) == generation.params.max_new_tokens else None

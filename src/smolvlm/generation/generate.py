@@ -1,7 +1,8 @@
 """The plain generation loop, the reference for every faster engine: Inputs as tensors in, token ids out.
 
 One prefill with the pictures, then one token a row and step over a static KVCache. Knows no text and no files: stop
-checks are handed in. How a token is chosen is in sampling.py, how text comes of it in processing/text_stream.py.
+checks and token masks are handed in. How a token is chosen is in sampling.py, how text comes of it in
+processing/text_stream.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import KVCache, SmolVLMForConditionalGeneration
 from ..types import FinishReason, SamplingParams
-from .sampling import Sampler
+from .sampling import Sampler, TokenMask
 
 # (row of the batch, token id) -> True when the answer ends with this token.
 StopCheck = Callable[[int, int], bool]
@@ -47,13 +48,16 @@ def generate(
     *,
     eos_token_ids: Collection[int],
     stop_check: StopCheck | None = None,
+    masks: Sequence[TokenMask | None] = (),
     on_token: Callable[[NewToken], None] | None = None,
     use_cache: bool = True,
 ) -> list[Generated]:
     """Answer every row of a batch. Arguments and errors are those of `iter_steps`; on_token sees each new token."""
     token_ids: list[list[int]] = [[] for _ in batch["input_ids"]]
     reasons: list[FinishReason] = ["length"] * len(token_ids)
-    steps = iter_steps(model, batch, params, eos_token_ids=eos_token_ids, stop_check=stop_check, use_cache=use_cache)
+    steps = iter_steps(
+        model, batch, params, eos_token_ids=eos_token_ids, stop_check=stop_check, masks=masks, use_cache=use_cache
+    )
     for step in steps:
         for token in step:
             token_ids[token.row].append(token.token_id)
@@ -72,13 +76,15 @@ def iter_steps(
     *,
     eos_token_ids: Collection[int],
     stop_check: StopCheck | None = None,
+    masks: Sequence[TokenMask | None] = (),
     use_cache: bool = True,
 ) -> Iterator[list[NewToken]]:
     """Yield the new tokens step by step, one for each row that hasn't ended; the first step includes the prefill.
 
     batch: input_ids (batch, tokens), optionally attention_mask of the same shape (padding on the left only) and
     pixel_values (batch, tiles, 3, height, width) with pixel_attention_mask, or image_hidden_states.
-    params: for all rows, or one a row; a row draws the same numbers whatever else is in the batch.
+    params: for all rows, or one a row; a row draws the same numbers whatever else is in the batch. masks: none, or one
+    a row, which is used up.
     use_cache=False computes everything anew at each step: slow, the yardstick of the cache.
     Raises InputError for padding on the right or a wrong number of params.
     """
@@ -87,7 +93,8 @@ def iter_steps(
     if len(each) != count:
         raise InputError(f"The batch has {count} rows, but {len(each)} sampling params came: give one, or one a row.")
     reader = _Reader(model, batch, max(row_params.max_new_tokens for row_params in each), use_cache)
-    live = [_Row(row, row, Sampler(each[row], prompt)) for row, prompt in enumerate(reader.prompts())]
+    each_mask = list(masks) or [None] * count
+    live = [_Row(row, row, Sampler(each[row], prompt, each_mask[row])) for row, prompt in enumerate(reader.prompts())]
     ends = frozenset(eos_token_ids)
     logits = reader.first()
     while True:
@@ -118,6 +125,8 @@ class _Row:
         stopped = stop_check is not None and stop_check(self.index, token_id)
         if stopped or token_id in ends:
             return NewToken(self.index, token_id, "stop")
+        if self.sampler.ending is not None:
+            return NewToken(self.index, token_id, self.sampler.ending)
         full = self.sampler.step == self.sampler.params.max_new_tokens
         return NewToken(self.index, token_id, "length" if full else None)
 

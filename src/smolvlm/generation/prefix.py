@@ -1,6 +1,7 @@
 """What was read before is not read again: prefixes of ended requests, in their slots, for those that begin alike.
 
-A prefix is known by its token ids, with each image token's place taken by the content of what was seen there.
+A prefix is known by its token ids, with each image token's place taken by the content of what was seen there, and by
+the adapter that it was read with.
 """
 
 from __future__ import annotations
@@ -67,11 +68,12 @@ class PrefixCache:
 
 
 def prefix_key(
-    prompt_ids: np.ndarray, content: np.ndarray | None, image_token_id: int, tokens_a_tile: int
+    prompt_ids: np.ndarray, content: np.ndarray | None, image_token_id: int, tokens_a_tile: int, adapter: int = 0
 ) -> np.ndarray:
     """(tokens,) int64: token ids; in an image token's place a number of its tile's features and its place in the tile.
 
-    content: the features' bytes, (image tokens of the prompt, bytes), tile after tile.
+    content: the features' bytes, (image tokens of the prompt, bytes), tile after tile. adapter: its number, 0 without
+    one. It is in the first token's place, too, so that keys of two adapters share no token.
     """
     key = prompt_ids.astype(np.int64)
     if content is not None:
@@ -79,6 +81,7 @@ def prefix_key(
         digests = b"".join(blake2b(tile.data, digest_size=8, key=SECRET).digest() for tile in tiles)
         names = np.frombuffer(digests, np.int64) | np.int64(-(2**63))  # below every token id
         key[prompt_ids == image_token_id] = (names[:, None] + np.arange(tokens_a_tile)).reshape(-1)
+    key[:1] += adapter << 32  # above every token id
     return key
 
 

@@ -1,28 +1,56 @@
 """Choose one request's next token from its logits. numpy only, so every motor can use it.
 
 Each filter is defined as transformers defines it, and they apply in its order: repetition penalty, temperature,
-top-k, top-p, min-p. Random numbers are counter-based (Philox keyed by seed, counted by step): what a request draws
-depends on its seed and on nothing else, whoever shares the batch. Parity in tests/reference/test_sampling.py.
+top-k, top-p, min-p; what a mask forbids is left out before. Random numbers are counter-based (Philox keyed by seed,
+counted by step): what a request draws depends on its seed and on nothing else, whoever shares the batch. Parity in
+tests/reference/test_sampling.py.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
-from ..types import SamplingParams
+from ..types import FinishReason, SamplingParams
+from .likelihood import Likely, likely
+from .loops import LoopGuard
 
 # Below this a temperature is 0: dividing by it would leave the range of float32, and nothing but the best has a chance.
 COLDEST = 1e-5
 
 
-class Sampler:
-    """The choices of one request, in order. prompt_ids: its own prompt, without padding."""
+class TokenMask(Protocol):
+    """What an answer may go on with. It is handed in, as stop checks are: the engine knows no text."""
 
-    def __init__(self, params: SamplingParams, prompt_ids: Iterable[int] = ()) -> None:
+    def allowed(self) -> np.ndarray:
+        """Ids of the tokens that may come next, ascending, at least one."""
+
+    def accept(self, token_id: int) -> None:
+        """One of them was chosen."""
+
+    def forced(self) -> list[int]:
+        """What is likely to be chosen next, for there is little else; maybe nothing."""
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing may come any more."""
+
+
+class Sampler:
+    """The choices of one request, in order. prompt_ids: its own prompt, without padding.
+
+    likely: how likely the last choice was, when params.logprobs asks for it.
+    """
+
+    def __init__(self, params: SamplingParams, prompt_ids: Iterable[int] = (), mask: TokenMask | None = None) -> None:
         self.params = params
+        self.likely: Likely | None = None
+        self._mask = mask
+        self._guard = LoopGuard() if params.loop_guard else None
+        self._loops = False
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
         self.step = 0
         self._greedy = params.temperature < COLDEST
@@ -31,20 +59,38 @@ class Sampler:
     @property
     def is_argmax(self) -> bool:
         """True when the choice is the largest logit and nothing else, so a motor may take it where the logits lie."""
-        return self._greedy and self._seen is None
+        return self._greedy and self._seen is None and self._mask is None and self.params.logprobs is None
+
+    @property
+    def ending(self) -> FinishReason | None:
+        """Why the answer ends with what was chosen last, when its mask or the loop guard says so."""
+        if self._mask is not None and self._mask.complete:
+            return "stop"
+        return "loop" if self._loops else None
 
     def choose(self, logits: np.ndarray) -> int:
         """logits: (vocabulary,) float32, left unchanged. Returns the id of the next token."""
         scores = logits if self._seen is None else penalise(logits, self._seen, self.params.repetition_penalty)
+        allowed = None
+        if self._mask is not None:
+            allowed = self._mask.allowed()
+            scores = scores[allowed]
         if self._greedy:
-            token_id = int(scores.argmax())
+            place = int(scores.argmax())
         else:
-            token_id = draw(*distribution(scores, self.params), uniform(self.seed, self.step))
+            place = draw(*distribution(scores, self.params), uniform(self.seed, self.step))
+        token_id = place if allowed is None else int(allowed[place])
+        if self.params.logprobs is not None:
+            self.likely = likely(logits, token_id, self.params.logprobs)
         return self.accept(token_id)
 
     def accept(self, token_id: int) -> int:
         """Count a token as chosen, by whomever; returns it."""
         self.step += 1
+        if self._mask is not None:
+            self._mask.accept(token_id)
+        if self._guard is not None:
+            self._loops = self._guard.add(token_id)
         if self._seen is not None:
             self._seen = np.union1d(self._seen, token_id)
         return token_id

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BusyError, InputError, MemoryBudgetError
-from ..runtimes.motor import Motor, Slot
+from ..runtimes.motor import LiveAdapter, Motor, Slot
 from ..types import FinishReason, SamplingParams
+from .likelihood import Likely
 from .lookup import Lookup
 from .prefix import SHORTEST, Prefix, PrefixCache, prefix_key, shared_length
-from .sampling import Sampler
+from .sampling import Sampler, TokenMask
 
 MOST_RUNNING = 16  # more rows a step are slower for everyone and hardly faster in all
 MOST_WAITING = 1024
@@ -30,9 +31,11 @@ class Generation:
     """A request on its way. token_ids: what was chosen so far; finish_reason: None until it has ended.
 
     pictures: features, (image tokens of the prompt, hidden); None without any. stop_check: token id -> True when the
-    answer ends with it; called once for each new token. keep_logits: nothing is written; the logits of the prompt from
-    this place on are kept, a row a token. cached_tokens: how much of the prompt had been read for others. cancelled:
-    set it, from any thread, to give the request up; what it had written stays.
+    answer ends with it; called once for each new token. mask: what it may write, used up by it. tell_likely: how
+    likely the token was, when params.logprobs asks; called before stop_check. keep_logits: nothing is written; the
+    logits of the prompt from this place on are kept, a row a token; keep: (number of the row, row) -> what of it is.
+    adapter: that all of it is read with. cached_tokens: how much of the prompt had been read for others. cancelled: set
+    it, from any thread, to give the request up; what it had written stays. failure: what ended it, if it was that.
     """
 
     prompt_ids: np.ndarray
@@ -40,12 +43,17 @@ class Generation:
     params: SamplingParams
     eos_token_ids: Collection[int]
     stop_check: Callable[[int], bool] | None = None
+    mask: TokenMask | None = None
+    tell_likely: Callable[[Likely], None] | None = None
     keep_logits: int | None = None
+    keep: Callable[[int, np.ndarray], np.ndarray] | None = None
+    adapter: LiveAdapter | None = None
     token_ids: list[int] = field(default_factory=list)
     logits: list[np.ndarray] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     cancelled: bool = False
+    failure: Exception | None = None
     slot: Slot | None = None
     sampler: Sampler | None = None
     lookup: Lookup | None = None
@@ -54,7 +62,12 @@ class Generation:
 
     @property
     def ended(self) -> bool:
-        return self.finish_reason is not None or self.cancelled
+        return self.finish_reason is not None or self.cancelled or self.failure is not None
+
+    @property
+    def adapter_number(self) -> int:
+        """0 without one."""
+        return 0 if self.adapter is None else self.adapter.number
 
     @property
     def room(self) -> int:
@@ -105,7 +118,9 @@ class Scheduler:
         if len(self.waiting) >= self.most_waiting:
             raise BusyError(f"{len(self.waiting)} requests are waiting already: try again later.")
         content = None if generation.pictures is None else self.motor.content(generation.pictures)
-        generation.key = prefix_key(generation.prompt_ids, content, config.image_token_id, config.image_seq_len)
+        generation.key = prefix_key(
+            generation.prompt_ids, content, config.image_token_id, config.image_seq_len, generation.adapter_number
+        )
         self.waiting.append(generation)
         return generation
 
@@ -117,17 +132,25 @@ class Scheduler:
             prefix, shared = self._known(generation)
             if shared < self._coming(generation):
                 continue  # a running request is just reading more of it: wait, then copy
-            if not self._open(generation, prefix, shared):
-                return  # nobody overtakes one that waits for memory
+            try:
+                if not self._open(generation, prefix, shared):
+                    return  # nobody overtakes one that waits for memory
+            except Exception as error:  # no memory after all, say: the others may do with less
+                generation.failure, generation.slot = error, None
             self.waiting.remove(generation)
-            self.running.append(generation)
+            if generation.failure is None:
+                self.running.append(generation)
 
     def drop_ended(self) -> None:
-        """Forget the requests that have ended or were given up; what they read is kept as a prefix."""
+        """Forget the requests that have ended or were given up; unless one failed, what it read is kept as a prefix.
+
+        Of a prompt whose logits were kept that is the part before them: what is behind it is a choice among others.
+        """
         for generation in [one for one in (*self.running, *self.waiting) if one.ended]:
             if generation in self.running:
                 self.running.remove(generation)
-                self.prefixes.put(_read_key(generation), _slot_of(generation))
+                if generation.failure is None:
+                    self.prefixes.put(_read_key(generation)[: generation.keep_logits], _slot_of(generation))
             else:
                 self.waiting.remove(generation)
             generation.slot = None
@@ -170,7 +193,7 @@ class Scheduler:
                     self.prefixes.use(prefix)
                 self.motor.copy_prefix(prefix.slot, generation.slot, shared)
         generation.cached_tokens = shared
-        generation.sampler = Sampler(generation.params, generation.prompt_ids)
+        generation.sampler = Sampler(generation.params, generation.prompt_ids, generation.mask)
         return True
 
     def _make_room(self, needed: int, wanted: Prefix | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,15 +32,12 @@ class Animation:
     def __init__(self, source: Source, limits: VideoLimits) -> None:
         self.name = source.name
         self._source = source
+        self._max_pixels = limits.max_pixels
         self._broken = False
         with self._opened() as image:
             width, height = image.size
-            if width * height > limits.max_pixels:
-                raise VideoError(
-                    f"{self.name} has frames of {width} x {height} pixels, more than the limit of "
-                    f"{limits.max_pixels:,}. Scale it down first."
-                )
-            lengths_ms = list(itertools.islice(self._lengths(image), limits.max_frames))
+            self._check_pixels(image)
+            lengths_ms = self._all_lengths(image, limits)
         if not lengths_ms:
             raise VideoError(f"{self.name} holds no frame that can be decoded. Copy or download it again.")
         self._starts_s = [0.0, *(total / 1000 for total in itertools.accumulate(lengths_ms))]
@@ -58,11 +56,9 @@ class Animation:
         found = 0
         with self._opened() as image:
             for index in wanted:
-                try:
-                    image.seek(index)
-                    shown = to_rgb(image.convert("RGBA") if image.mode == "P" else image)
-                except (EOFError, OSError, SyntaxError, ValueError):
+                if not self._seek(image, index):
                     break
+                shown = to_rgb(image.convert("RGBA") if image.mode == "P" else image)
                 found += 1
                 yield Frame(index, self.timestamp_s(index), shown.copy() if shown is image else shown)
         if wanted and not found:
@@ -74,18 +70,51 @@ class Animation:
                 stacklevel=2,
             )
 
+    def _all_lengths(self, image: Image.Image, limits: VideoLimits) -> list[int]:
+        """Milliseconds of each frame. Raises VideoError for more frames or work than the limits allow."""
+        deadline = time.monotonic() + limits.decode_s
+        lengths_ms = []
+        for length_ms in self._lengths(image):
+            lengths_ms.append(length_ms)
+            if len(lengths_ms) > limits.max_frames:
+                raise VideoError(f"{self.name} has more than {limits.max_frames:,} frames. Cut it first.")
+            if time.monotonic() > deadline:
+                raise VideoError(
+                    f"{self.name} takes more than {limits.decode_s:g} s to decode. Cut it or scale it down first."
+                )
+        return lengths_ms
+
     def _lengths(self, image: Image.Image) -> Iterator[int]:
         """Milliseconds of each frame that can be decoded."""
         for index in itertools.count():
-            try:
-                image.seek(index)
-                image.load()
-            except EOFError:
-                return
-            except (OSError, SyntaxError, ValueError):
-                self._broken = True
+            if not self._seek(image, index):
                 return
             yield int(image.info.get("duration") or 0) or _DEFAULT_MS
+
+    def _seek(self, image: Image.Image, index: int) -> bool:
+        """Decode a frame. False behind the last one that can be; that is the end, or the file is broken there."""
+        try:
+            image.seek(index)
+            self._check_pixels(image)  # a frame may be larger than the header says
+            image.load()
+        except EOFError:
+            return False
+        except VideoError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise VideoError(f"{self.name} has a frame of more pixels than are safe: {error}") from error
+        except Exception:  # decoders raise OSError, SyntaxError, struct.error, ValueError and more
+            self._broken = True
+            return False
+        return True
+
+    def _check_pixels(self, image: Image.Image) -> None:
+        width, height = image.size
+        if width * height > self._max_pixels:
+            raise VideoError(
+                f"{self.name} has frames of {width} x {height} pixels, more than the limit of {self._max_pixels:,}. "
+                "Scale it down first."
+            )
 
     @contextmanager
     def _opened(self) -> Iterator[Image.Image]:

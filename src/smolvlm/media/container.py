@@ -1,7 +1,8 @@
 """Read video files with PyAV: exact frame numbers, true times, constant memory, and no trust in what a file claims.
 
 The demuxer is chosen here, from the first bytes, out of a short list; FFmpeg's own guessing (playlists, scripts,
-devices, hundreds of formats) is never asked, and only the file itself may be opened. PyAV is imported late: it costs
+devices, hundreds of formats) is never asked, only codings of another list are decoded, and only the file itself may be
+opened. PyAV is imported late: it costs
 40 ms and 100 MB, and pictures don't need it.
 """
 
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from .video import Frame, VideoLimits
 
 _ACCEPTED = "MP4, MOV, MKV, WebM, AVI, MPEG, FLV, OGG, WMV, GIF and WebP"
+# Codings that cameras, phones, editors and the web write; each of FFmpeg's 300 others is one more way into a machine.
+_CODECS = (
+    *("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4", "mpeg1video", "mpeg2video"),
+    *("mpegvideo", "mjpeg", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "h261", "h263", "flv", "vp3", "theora", "vp6", "vp6a"),
+    *("vp6f", "wmv1", "wmv2", "wmv3", "vc1", "prores", "dnxhd", "dvvideo", "cfhd", "ffv1", "huffyuv", "ffvhuff"),
+    *("utvideo", "rawvideo", "v210", "png", "gif", "qtrle", "cinepak", "svq1", "svq3"),
+)
 _EBML, _ASF = b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75"
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # how MP4 and QuickTime files begin
 _TS_SYNC, _TS_PACKET = 0x47, 188
@@ -192,7 +200,7 @@ class FileVideo:
         content = self._source.content
         file = f"file:{content.absolute()}" if isinstance(content, Path) else io.BytesIO(content)
         try:
-            container = av.open(file, mode="r", format=self._demuxer, options={"protocol_whitelist": "file"})
+            container = av.open(file, mode="r", format=self._demuxer, options=_open_options(content))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(
                 f"{self.name} can't be opened as a video: {_reason(error)}. It is cut off or damaged; copy or download "
@@ -215,13 +223,21 @@ class FileVideo:
                 "to H.264 in MP4, or copy it again."
             )
         if not pictures:
-            kinds = sorted({stream.type for stream in streams}) or ["nothing"]
+            kinds = " and ".join(sorted({stream.type for stream in streams}))
             raise VideoError(
-                f"{self.name} has no picture track, only {' and '.join(kinds)}. Give a file with pictures."
+                f"{self.name} has no picture track, {f'only {kinds}' if kinds else 'nor any other'}. Give a file with "
+                "pictures."
             )
         readable = [stream for stream in pictures if stream.codec_context]
         stream = max(readable, key=lambda s: (s.width or 0) * (s.height or 0))
+        if stream.codec_context.name not in _CODECS:
+            raise VideoError(
+                f"{self.name} is coded as {stream.codec_context.name}, which is not on the list of codings that are "
+                "decoded. Convert it to H.264 in MP4."
+            )
         self._check_pixels(stream.width or 0, stream.height or 0)
+        # Frames may grow after the header was read; FFmpeg then refuses before it sets memory aside for them.
+        stream.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
         # Decoding several frames at once reports an error late, and the frames after it are lost.
         stream.thread_type = "SLICE" if self._broken else "AUTO"
         return stream
@@ -339,6 +355,11 @@ def _why_not(source: Source, head: bytes) -> str:
     if head.lstrip().startswith((b"#EXTM3U", b"ffconcat", b"<?xml", b"[playlist]", b"v=0")):
         return f"{source.name} is a playlist, which is never followed. Give the video itself."
     return f"{source.name} is no video of a known format, or its beginning is damaged. Accepted are {_ACCEPTED}."
+
+
+def _open_options(content: Path | bytes) -> dict[str, str]:
+    """Nothing but the given file or bytes may be opened, and nothing off the list decoded, also while probing."""
+    return {"protocol_whitelist": "file" if isinstance(content, Path) else "none", "codec_whitelist": ",".join(_CODECS)}
 
 
 def _cover_flag() -> int:

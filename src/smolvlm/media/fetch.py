@@ -12,6 +12,7 @@ import http.client
 import io
 import ipaddress
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -31,6 +32,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 1 << 16
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a last label that makes resolvers read a name as an IPv4 address
 # Where an IPv6 address carries an IPv4 one inside, the inner one is what gets reached: NAT64 and "compatible".
 _CARRIES_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 # Public by number, private by use: cloud metadata services, NAT64 inside a site, old site-local addresses.
@@ -40,12 +43,22 @@ _REFUSED = tuple(
 )
 
 
+class HostRefused(FetchError):
+    """A host that is unknown, or whose address is not for everybody to reach. Its message names both."""
+
+
 @dataclass(frozen=True)
 class FetchPolicy:
-    """What a download may reach. allowed_networks: private ones that are fine here, such as "10.1.0.0/16"."""
+    """What a download may reach. allowed_networks: private ones that are fine here, such as "10.1.0.0/16".
+
+    allowed_hosts: the only ones to fetch from ("example.org"; ".example.org" is every host below it); () is all.
+    ports: the only ones to connect to; () is all. resolve: (host, port) -> addresses, in the order to try them.
+    """
 
     max_redirects: int = 3
     allowed_networks: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
     resolve: Resolver | None = None
     permitted: tuple[Network, ...] = field(init=False, repr=False)
 
@@ -108,10 +121,13 @@ def _inner_ipv4(address: Address) -> tuple[ipaddress.IPv4Address, ...] | None:
 def _request(url: str, policy: FetchPolicy, deadline: float, max_bytes: int) -> bytes | str:
     """One request: the body, or the address of a redirect."""
     parts = _check_url(url)
-    host = _ascii_host(parts)
-    port = parts.port or _PORTS[parts.scheme]
-    address = _look_up(host, port, policy, deadline, url)
-    with _connect(address, port, host, parts.scheme == "https", deadline) as connection:
+    host = _check_host(parts, url, policy)
+    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    if not port or (policy.ports and port not in policy.ports):
+        allowed = ", ".join(map(str, policy.ports)) or "1 to 65535"
+        raise FetchError(f"{_name(url)} names the port {port}; allowed are {allowed}.")
+    addresses = _look_up(host, port, policy, deadline, url)
+    with _connect(addresses, port, host, parts.scheme == "https", deadline) as connection:
         connection.sendall(_request_head(parts, host))
         response = http.client.HTTPResponse(_TimedSocket(connection, deadline), method="GET")  # type: ignore[arg-type]
         response.begin()
@@ -160,26 +176,50 @@ def _follow(url: str, location: str) -> str:
     return target
 
 
-def _ascii_host(parts: SplitResult) -> str:
-    host = (parts.hostname or "").partition("%")[0]
-    return host if host.isascii() else host.encode("idna").decode("ascii")
+def _check_host(parts: SplitResult, url: str, policy: FetchPolicy) -> str:
+    """The host in ASCII. Raises FetchError for one that isn't allowed or has more than one reading."""
+    host = (parts.hostname or "").lower()
+    if not host.isascii():  # full-width and circled characters become plain ones here, and are checked as such
+        host = host.encode("idna").decode("ascii").lower()
+    if "[" in parts.netloc:
+        ipaddress.IPv6Address(host)  # a ValueError for anything else
+    elif not _HOST.fullmatch(host) or len(host) > 253:
+        raise FetchError(f"{_name(url)} has the host {host[:80]!r}, which is no name of a host.")
+    elif _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) and not _is_dotted_quad(host):
+        raise FetchError(
+            f"{_name(url)} writes its host as a number, {host[:80]!r}, which programs read differently. Write it as "
+            "four numbers with dots, such as 203.0.113.7, or as a name."
+        )
+    bare = host.rstrip(".")
+    allowed = (one.lower().rstrip(".") for one in policy.allowed_hosts)
+    if policy.allowed_hosts and not any(bare == one or (one[:1] == "." and bare.endswith(one)) for one in allowed):
+        raise FetchError(f"{_name(url)} is on the host {bare[:80]!r}, which is not on the list of allowed hosts.")
+    return host
 
 
-def _look_up(host: str, port: int, policy: FetchPolicy, deadline: float, url: str) -> str:
-    """The address to connect to: the first one of the host, after all of them passed the guard."""
+def _is_dotted_quad(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)  # refuses leading zeros, which some read as octal
+    except ValueError:
+        return False
+    return True
+
+
+def _look_up(host: str, port: int, policy: FetchPolicy, deadline: float, url: str) -> list[str]:
+    """The addresses to connect to, in order, after all of them passed the guard."""
     resolve = policy.resolve or _system_resolver
     found = _within(deadline, lambda: resolve(host, port))
     if not found:
-        raise FetchError(f"{_name(url)} can't be downloaded: the host {host!r} is unknown. Check the spelling.")
+        raise HostRefused(f"{_name(url)} can't be downloaded: the host {host!r} is unknown. Check the spelling.")
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])
         permitted = any(address in network for network in policy.permitted if network.version == address.version)
         if not permitted and not is_public(address):
-            raise FetchError(
+            raise HostRefused(
                 f"{_name(url)} leads to {address}, which is not an address of the open internet; such downloads are "
                 "refused. Download the file yourself and give its path."
             )
-    return found[0]
+    return found
 
 
 def _system_resolver(host: str, port: int) -> list[str]:
@@ -211,9 +251,9 @@ def _within(deadline: float, work: Callable[[], list[str]]) -> list[str]:
 
 
 @contextmanager
-def _connect(address: str, port: int, host: str, secure: bool, deadline: float) -> Iterator[socket.socket]:
-    """A connection to the checked address itself; the certificate is checked against the host's name."""
-    with closing(socket.create_connection((address, port), timeout=_left(deadline))) as plain:
+def _connect(addresses: list[str], port: int, host: str, secure: bool, deadline: float) -> Iterator[socket.socket]:
+    """A connection to the first checked address that answers; the certificate is checked against the host's name."""
+    with closing(_first_open(addresses, port, deadline)) as plain:
         if not secure:
             plain.settimeout(_left(deadline))
             yield plain
@@ -222,6 +262,16 @@ def _connect(address: str, port: int, host: str, secure: bool, deadline: float) 
         with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as encrypted:
             encrypted.settimeout(_left(deadline))
             yield encrypted
+
+
+def _first_open(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    for number, address in enumerate(addresses):
+        try:
+            return socket.create_connection((address, port), timeout=_left(deadline) / (len(addresses) - number))
+        except OSError:
+            if number == len(addresses) - 1:
+                raise
+    raise OSError("the host has no address")
 
 
 def _request_head(parts: SplitResult, host: str) -> bytes:

@@ -58,7 +58,8 @@ def open_image(
 ) -> Image.Image:
     """Open a picture and return it upright, in RGB, decoded.
 
-    source: path, URL, data URI, base64, bytes, PIL image, array or tensor. allow_url: fetch http(s) URLs, under guard.
+    source: path, URL, data URI, base64, bytes, Source, PIL image, array or tensor. allow_url: fetch http(s) URLs, under
+    guard.
     limits: see ImageLimits. Transparency is laid on white, 16 bits become 8, of an animation the first frame is taken.
     rgb=False leaves the mode of a PIL image or array as it is. quirks=True does what the reference does instead:
     transparency in files is dropped, PIL images aren't turned, 16 bits are clipped.

@@ -25,7 +25,10 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class Source:
-    """A located picture or video. name: how messages call it. content: a file that exists, or the bytes."""
+    """A located picture or video. name: how messages call it. content: a file that exists, or the bytes.
+
+    The door takes one as it is, too: a caller who found the content by itself decides how messages call it.
+    """
 
     name: str
     content: Path | bytes
@@ -45,6 +48,8 @@ def locate(
 
     URLs raise FetchError unless allow_url is set. max_bytes: limit of a download and of encoded bytes.
     """
+    if isinstance(source, Source):
+        return source
     if isinstance(source, bytes | bytearray | memoryview):
         return _bytes_source(f"The {kind} given as bytes", bytes(source), error)
     if isinstance(source, Path):

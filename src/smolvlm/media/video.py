@@ -66,16 +66,18 @@ def open_video(
     timestamps_s: Sequence[float] | None = None,
     allow_url: bool = False,
     limits: VideoLimits | None = None,
+    frame_limits: ImageLimits | None = None,
 ) -> Video:
     """Open a video: look at its container and first frame, decode no more than that.
 
-    source: path, URL, data URI, base64 or bytes of a video file or a moving GIF or WebP; or a list of frames (PIL,
-    arrays, paths), or an array (frames, height, width, 3) or (frames, 3, height, width). fps, timestamps_s: when the
-    frames of a list or array were taken, one a second by default. Raises VideoError, FetchError.
+    source: path, URL, data URI, base64, bytes or Source of a video file or a moving GIF or WebP; or a list of frames
+    (PIL, arrays, paths), or an array (frames, height, width, 3) or (frames, 3, height, width). fps, timestamps_s: when
+    the frames of a list or array were taken, one a second by default. frame_limits: of each frame of a list, which is a
+    picture of its own. Raises VideoError, FetchError.
     """
     limits = limits or VideoLimits()
     if isinstance(source, list | tuple) or is_array(source):
-        return FrameList(source, fps=fps, timestamps_s=timestamps_s, allow_url=allow_url)
+        return FrameList(source, fps=fps, timestamps_s=timestamps_s, allow_url=allow_url, limits=frame_limits)
     if fps is not None or timestamps_s is not None:
         raise InputError(
             "fps and timestamps_s describe a list of frames; a video file says itself when frames are shown."
@@ -127,8 +129,10 @@ class FrameList:
         fps: float | None = None,
         timestamps_s: Sequence[float] | None = None,
         allow_url: bool = False,
+        limits: ImageLimits | None = None,
     ) -> None:
         self.name = "the list of frames"
+        self._limits = limits or ImageLimits()
         self._frames = _single_frames(frames)
         self._allow_url = allow_url
         if timestamps_s is not None:
@@ -158,11 +162,11 @@ class FrameList:
 
     def _measure(self) -> tuple[int, int]:
         with _naming_frame(0):
-            return measure_image(self._frames[0], allow_url=self._allow_url)
+            return measure_image(self._frames[0], allow_url=self._allow_url, limits=self._limits)
 
     def _open(self, index: int) -> Image.Image:
         with _naming_frame(index):
-            return open_image(self._frames[index], allow_url=self._allow_url, limits=ImageLimits())
+            return open_image(self._frames[index], allow_url=self._allow_url, limits=self._limits)
 
 
 class _naming_frame:
@@ -200,8 +204,8 @@ def _single_frames(frames: Any) -> list[Any]:
     if not frames:
         raise VideoError("The list of frames is empty: give at least one frame.")
     for index, frame in enumerate(frames):
-        single = isinstance(frame, str | Path | bytes | Image.Image) or (is_array(frame) and frame.ndim in (2, 3))
-        if not single:
+        file = isinstance(frame, str | Path | bytes | Source | Image.Image)
+        if not file and not (is_array(frame) and frame.ndim in (2, 3)):
             raise VideoError(
                 f"Frame {index} of the list is a {type(frame).__name__}: give PIL images, arrays or paths of pictures."
             )

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from ..errors import PromptError
 from .template import DEFAULT_TEMPLATE, Block, Message, blocks_of, render
@@ -21,6 +22,7 @@ __all__ = [
     "TileTokens",
     "blocks_of",
     "expand",
+    "fence",
     "fenced_pieces",
     "image_block",
     "is_batch",
@@ -234,24 +236,30 @@ def protect(messages: Iterable[Message], control_tokens: Iterable[str]) -> list[
 
     `fenced_pieces` takes the rendered prompt apart again; the tokenizer encodes fenced pieces as plain text.
     """
-    words = sorted(set(control_tokens), key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, words)) or "(?!)")
-
-    def fence(text: str) -> str:
-        clean = text.replace(FENCE_OPEN, "").replace(FENCE_CLOSE, "")
-        return pattern.sub(lambda match: f"{FENCE_OPEN}{match[0]}{FENCE_CLOSE}", clean)
-
+    words = list(control_tokens)
     return [
         {
             **message,
-            "role": fence(str(message["role"])),
+            "role": fence(str(message["role"]), words),
             "content": [
-                {**block, "text": fence(str(block["text"]))} if block["type"] == "text" else block
+                {**block, "text": fence(str(block["text"]), words)} if block["type"] == "text" else block
                 for block in blocks_of(message)
             ],
         }
         for message in messages
     ]
+
+
+def fence(text: str, control_tokens: Iterable[str]) -> str:
+    """`protect` for one text."""
+    clean = text.replace(FENCE_OPEN, "").replace(FENCE_CLOSE, "")
+    return _control_pattern(frozenset(control_tokens)).sub(lambda match: f"{FENCE_OPEN}{match[0]}{FENCE_CLOSE}", clean)
+
+
+@lru_cache(maxsize=16)
+def _control_pattern(control_tokens: frozenset[str]) -> re.Pattern[str]:
+    words = sorted(control_tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words)) or "(?!)")
 
 
 def fenced_pieces(prompt: str) -> list[tuple[str, bool]]:

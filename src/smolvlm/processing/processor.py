@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import hub
 from ..errors import InputError, PromptError
+from ..media.limits import MediaLimits
 from ..types import Detail, Features, Inputs, TokenReport
 from .batch import BatchFeature
 from .calls import OPTION_NAMES, CallOptions, assemble, call, load_media
@@ -21,6 +22,7 @@ from .chat import (
     DEFAULT_TEMPLATE,
     Block,
     TileTokens,
+    fence,
     is_batch,
     media_blocks,
     normalise_messages,
@@ -163,24 +165,28 @@ class SmolVLMProcessor:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         prompt: str | None = None,
+        prompt_is_text: bool = False,
         features: Sequence[Features] = (),
         context: int | None = None,
         approve: Callable[[int, int], None] | None = None,
+        limits: MediaLimits | None = None,
     ) -> Inputs:
         """One conversation -> Inputs. Pictures and videos may be mixed freely; frames seen are reported in it.
 
         detail, max_image_tokens (of one picture or video), fps, max_frames, allow_url: see request.Look; blocks may
         carry their own detail, fps and max_frames. prompt: written already, with `<image>` and `<video>` in it; the
-        messages only carry its media. features: what placeholders without a source stand for, encoded
-        already; pixel_values is None then. context: tokens the model holds; None is the tokenizer's limit.
-        approve: called with (tiles, tokens) before anything is decoded; what it raises ends the call.
+        messages only carry its media. prompt_is_text: control tokens in it are text, as in messages. features: what
+        placeholders without a source stand for, encoded already; pixel_values is None then. context: tokens the model
+        holds; None is the tokenizer's limit. approve: called with (tiles, tokens) before anything is decoded; what it
+        raises ends the call. limits: of the media, each and all together; None is the door's own.
         Raises PromptError, MediaError and its kinds, ContextLengthError (saying how many pictures fit).
         """
         parts, turns = self.parts, normalise_messages(messages)
-        ends: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "written": prompt}
+        ends: dict[str, Any] = {"add_generation_prompt": add_generation_prompt}
+        ends["written"] = self._written(prompt, prompt_is_text)
         ends["continue_final_message"] = continue_final_message
         look = Look(detail, max_image_tokens, fps, max_frames, allow_url)
-        planned = measure(parts, turns, look, features)
+        planned = measure(parts, turns, look, features, limits)
         composed = compose(parts, turns, planned, **ends)
         check_context(parts, composed, context)
         if approve is not None:
@@ -201,15 +207,21 @@ class SmolVLMProcessor:
         allow_url: bool = False,
         add_generation_prompt: bool = True,
         prompt: str | None = None,
+        prompt_is_text: bool = False,
         features: Sequence[Features] = (),
         context: int | None = None,
+        limits: MediaLimits | None = None,
     ) -> TokenReport:
         """What `prepare` would make of the same arguments, from headers alone: no picture is decoded."""
         parts, turns = self.parts, normalise_messages(messages)
         look = Look(detail, max_image_tokens, fps, max_frames, allow_url)
-        seen = measure(parts, turns, look, features)
-        composed = compose(parts, turns, seen, add_generation_prompt=add_generation_prompt, written=prompt)
+        seen = measure(parts, turns, look, features, limits)
+        written = self._written(prompt, prompt_is_text)
+        composed = compose(parts, turns, seen, add_generation_prompt=add_generation_prompt, written=written)
         return report(parts, composed, context)
+
+    def _written(self, prompt: str | None, is_text: bool) -> str | None:
+        return fence(prompt, self.parts.control_tokens) if is_text and prompt is not None else prompt
 
     def collate(self, requests: Sequence[Inputs]) -> dict[str, np.ndarray]:
         """Requests -> one batch: input_ids and attention_mask (batch, tokens), padded on the left, and pixel_values."""

@@ -6,17 +6,18 @@ Nothing is decoded before the prompt is known to fit. The reference's road, with
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from ..errors import ContextLengthError, ImageError, InputError, PromptError
-from ..media.image import ImageLimits, measure_image, open_image
+from ..errors import ContextLengthError, ImageError, InputError, MediaError, PromptError
+from ..media.image import measure_image, open_image
+from ..media.limits import MediaLimits
 from ..media.pixels import is_array
-from ..media.source import locate
+from ..media.source import Source, locate
 from ..media.video import open_video
 from ..types import Detail, Features, FramesSeen, Inputs, MediaTokens, TokenReport
 from .chat import Block, Message, expand, image_block, media_blocks, protect, render, video_block
@@ -28,6 +29,7 @@ from .tokenizer import VERY_LARGE
 from .video import frames_to_tiles
 
 UNSPLIT = (0, 0)
+_RGB_BYTES = 3  # of a pixel
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Seen:
     look: Look
     source: Any = None
     frames: FramesSeen | None = None
+    limits: MediaLimits = field(default_factory=MediaLimits)
 
     @property
     def tiles(self) -> int:
@@ -86,11 +89,18 @@ class Prompt:
     seen: tuple[Seen, ...]
 
 
-def measure(parts: Parts, turns: Sequence[Message], look: Look, features: Sequence[Features] = ()) -> list[Seen]:
+def measure(
+    parts: Parts,
+    turns: Sequence[Message],
+    look: Look,
+    features: Sequence[Features] = (),
+    limits: MediaLimits | None = None,
+) -> list[Seen]:
     """Look at headers: sizes, grids and frames of the media of normalised messages, in their order.
 
-    Placeholders without a source take their tiles from features.
+    Placeholders without a source take their tiles from features. Raises MediaError for more than limits allow.
     """
+    limits = limits or MediaLimits()
     blocks, encoded = media_blocks(turns), _encoded(parts, features)
     sources = [block for block in blocks if "source" in block]
     if encoded and sources:
@@ -107,7 +117,27 @@ def measure(parts: Parts, turns: Sequence[Message], look: Look, features: Sequen
                 f"The messages have places for {', '.join(wanted)}; features hold {', '.join(given)}, in this order."
             )
         return encoded
-    return [_measure_one(parts, block, look, number) for number, block in enumerate(blocks, 1)]
+    seen: list[Seen] = []
+    for number, block in enumerate(blocks, 1):
+        seen.append(_measure_one(parts, block, look, number, limits))
+        _check_amount(seen, limits)
+    return seen
+
+
+def _check_amount(seen: Sequence[Seen], limits: MediaLimits) -> None:
+    """Raise MediaError when media are more than one request may ask for, as far as they are measured."""
+    frames = sum(len(one.frames.indices) for one in seen if one.frames is not None)
+    if limits.frames is not None and frames > limits.frames:
+        raise MediaError(
+            f"The videos would be shown in {frames} frames, more than the limit of {limits.frames} for one request. "
+            "Pass fewer or shorter videos, or a smaller fps or max_frames."
+        )
+    pixels = sum(one.size[0] * one.size[1] * (len(one.frames.indices) if one.frames else 1) for one in seen)
+    if limits.decoded_bytes is not None and pixels * _RGB_BYTES > limits.decoded_bytes:
+        raise MediaError(
+            f"The pictures and frames unpack to {pixels * _RGB_BYTES:,} bytes, more than the limit of "
+            f"{limits.decoded_bytes:,} for one request; nothing was decoded. Scale them down, or pass fewer."
+        )
 
 
 def compose(
@@ -234,9 +264,9 @@ def _media_tokens(seen: Seen, tokens: int) -> MediaTokens:
     return MediaTokens(seen.name, seen.kind, *seen.size, rows, cols, seen.tiles, tokens, times)
 
 
-def _measure_one(parts: Parts, block: Block, look: Look, number: int) -> Seen:
+def _measure_one(parts: Parts, block: Block, look: Look, number: int, limits: MediaLimits) -> Seen:
     look = _look_of(block, look)
-    return (_measure_image if block["type"] == "image" else _measure_video)(parts, block, look, number)
+    return (_measure_image if block["type"] == "image" else _measure_video)(parts, block, look, number, limits)
 
 
 def _look_of(block: Block, look: Look) -> Look:
@@ -246,20 +276,20 @@ def _look_of(block: Block, look: Look) -> Look:
     return replace(look, **changed) if changed else look
 
 
-def _measure_image(parts: Parts, block: Block, look: Look, number: int) -> Seen:
-    limits = ImageLimits()
-    source, name = block["source"], f"picture {number}"
+def _measure_image(parts: Parts, block: Block, look: Look, number: int, limits: MediaLimits) -> Seen:
+    source, name, most = block["source"], f"picture {number}", limits.images.max_bytes
     if isinstance(source, str | Path):  # fetched or decoded from base64 once only
-        located = locate(source, kind="picture", error=ImageError, allow_url=look.allow_url, max_bytes=limits.max_bytes)
-        name = located.name.strip("'")
-        source = located.content
-    width, height = measure_image(source, limits=limits)
+        located = locate(source, kind="picture", error=ImageError, allow_url=look.allow_url, max_bytes=most)
+        name, source = located.name.strip("'"), located.content
+    elif isinstance(source, Source):
+        name = source.name
+    width, height = measure_image(source, limits=limits.images)
     plan = plan_for(
         parts.image_processor.options, width, height, _detail(parts, look), look.max_tiles(parts.image_seq_len)
     )
     grid = (plan.rows, plan.cols)
     text = image_block(*grid, parts.image_seq_len, parts.tokens)
-    return Seen("image", name, (width, height), (grid,), text, look, source)
+    return Seen("image", name, (width, height), (grid,), text, look, source, limits=limits)
 
 
 def _detail(parts: Parts, look: Look) -> Detail | None:
@@ -269,28 +299,31 @@ def _detail(parts: Parts, look: Look) -> Detail | None:
 
 
 def _cut_image(parts: Parts, seen: Seen) -> tuple[np.ndarray, Seen]:
-    image = open_image(seen.source)
+    image = open_image(seen.source, limits=seen.limits.images)
     tiled = tile(image, parts.image_processor, _detail(parts, seen.look), seen.look.max_tiles(parts.image_seq_len))
     assert len(tiled.tiles) == seen.tiles, "the plan from the header and the tiles from the pixels are one"
     return tiled.tiles, seen
 
 
-def _measure_video(parts: Parts, block: Block, look: Look, number: int) -> Seen:
+def _measure_video(parts: Parts, block: Block, look: Look, number: int, limits: MediaLimits) -> Seen:
     source = block["source"]
+    opened: dict[str, Any] = {
+        "allow_url": look.allow_url, "limits": limits.videos, "frame_limits": limits.images,
+    }  # fmt: skip
     listed = isinstance(source, list | tuple) or is_array(source)
     if listed:  # `fps` of a block says when its frames were taken; that of the request, how many to take
         known: dict[str, Any] = {"fps": block.get("fps"), "timestamps_s": block.get("timestamps_s")}
-        video = open_video(source, **known, allow_url=look.allow_url)
+        video = open_video(source, **known, **opened)
         look = replace(look, fps=None)
     else:
-        video = open_video(source, allow_url=look.allow_url)
+        video = open_video(source, **opened)
     indices = parts.video_processor.choose(video, fps=look.fps, max_frames=look.max_frames)
     limit = look.max_tiles(parts.image_seq_len)
     if limit is not None and len(indices) > limit:
         indices = parts.video_processor.choose(video, fps=look.fps, max_frames=limit)
     info, name = video.info, f"video {number}" if listed else video.name.strip("'")
     times = tuple(video.timestamp_s(index) for index in indices)
-    seen = Seen("video", name, (info.width, info.height), (), "", look, video)
+    seen = Seen("video", name, (info.width, info.height), (), "", look, video, limits=limits)
     return _with_frames(parts, seen, FramesSeen(name, tuple(indices), times, info.duration_s))
 
 

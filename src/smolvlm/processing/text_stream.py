@@ -14,12 +14,22 @@ TokenBytes = Callable[[int], bytes]
 
 
 class TextStream:
-    """The text of one answer as it grows. `text` is all that was released, `stopped` says that a stop text came."""
+    """The text of one answer as it grows. `text` is all that was released, `stopped` says that a stop text came.
 
-    def __init__(self, token_bytes: TokenBytes, stop: Sequence[str] = (), *, strip_start: bool = False) -> None:
-        """token_bytes: the UTF-8 bytes of a token id (none for special tokens). strip_start: drop leading spaces."""
+    released: how many characters were, what was stripped counted in; decoded: how many came, held ones counted in.
+    """
+
+    def __init__(
+        self, token_bytes: TokenBytes, stop: Sequence[str] = (), *, strip_start: bool = False, strip: str | None = None
+    ) -> None:
+        """token_bytes: the UTF-8 bytes of a token id (none for special tokens). strip_start: drop leading spaces.
+
+        strip: the characters dropped there; None is all white space.
+        """
         self.text = ""
         self.stopped = False
+        self.released = 0
+        self._stripped = strip
         self._token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(stop)
@@ -34,6 +44,10 @@ class TextStream:
         """No more tokens: returns what was held back. A character cut in the middle becomes U+FFFD."""
         return self._advance(self._utf8.decode(b"", final=True), last=True)
 
+    @property
+    def decoded(self) -> int:
+        return self.released + len(self._held)
+
     def _advance(self, new: str, last: bool) -> str:
         if self.stopped:
             return ""
@@ -44,8 +58,9 @@ class TextStream:
         else:
             keep = len(self._held) - (0 if last else self._undecided())
         piece, self._held = self._held[:keep], self._held[keep:]
+        self.released += len(piece)
         if self._strip and piece:
-            piece = piece.lstrip()
+            piece = piece.lstrip(self._stripped)
             self._strip = not piece
         self.text += piece
         return piece

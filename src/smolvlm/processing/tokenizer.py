@@ -198,11 +198,12 @@ class SmolVLMTokenizer:
         """Ids of a rendered prompt; pieces that chat.protect fenced are encoded as plain text, tags and all."""
         ids: list[int] = []
         for text, fenced in fenced_pieces(prompt):
-            backend = self._plain_backend() if fenced else self.backend
+            backend = self.plain_backend() if fenced else self.backend
             ids.extend(backend.encode(text, add_special_tokens=False).ids)
         return ids
 
-    def _plain_backend(self) -> Any:
+    def plain_backend(self) -> Any:
+        """A `tokenizers.Tokenizer` to which control tokens in a text are plain text."""
         if self._plain is None:
             from tokenizers import Tokenizer
 
@@ -342,6 +343,16 @@ class SmolVLMTokenizer:
         if all(letter in _BYTES for letter in token):
             return bytes(_BYTES[letter] for letter in token)
         return str(token).encode()
+
+    def token_text(self, index: int) -> str:
+        """What a token reads like: its text, with U+FFFD for a part of a character; of a special token its name.
+
+        Nothing for an id beyond the vocabulary, which a model's logits may have.
+        """
+        token = self.backend.id_to_token(index)
+        if token is None or index in self._special_ids:
+            return token or ""
+        return self.token_bytes(index).decode("utf-8", "replace")
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """Id of a token, or ids of a list; a text that is no token gives the id of the unknown token."""

@@ -8,19 +8,29 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError
 from .kernels.build import LIBRARY
 
 PANEL, GROUP = 64, 32
+BLOCK = np.dtype([("rank", np.int32), ("ranks", np.int32), ("at", np.int64)])  # block_t
 F32, BF16, INT8, INT4 = range(4)  # formats of weights
 SOURCES = {"F32": 0, "BF16": 1, "F16": 2, "I8": 3, "U8": 4}  # types of a checkpoint's tensors; U8: two of 4 bits
+
+
+class LowRankStruct(ctypes.Structure):
+    _fields_ = (
+        ("a", ctypes.c_void_p), ("b", ctypes.c_void_p), ("block", ctypes.c_void_p), ("first", ctypes.c_void_p),
+        ("ranks", ctypes.c_int32), ("bf16", ctypes.c_int32),
+    )  # fmt: skip
 
 
 class LinearStruct(ctypes.Structure):
     _fields_ = (
         ("panels", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p),
         ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32), ("format", ctypes.c_int32),
-        ("int8_inputs", ctypes.c_int32),
+        ("int8_inputs", ctypes.c_int32), ("added", ctypes.POINTER(LowRankStruct)),
     )  # fmt: skip
 
 
@@ -55,6 +65,7 @@ class TextStruct(ctypes.Structure):
 class SpanStruct(ctypes.Structure):
     _fields_ = (
         ("cache", ctypes.c_void_p), ("capacity", ctypes.c_int32), ("start", ctypes.c_int32), ("count", ctypes.c_int32),
+        ("model", ctypes.POINTER(TextStruct)),
     )  # fmt: skip
 
 

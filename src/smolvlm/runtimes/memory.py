@@ -15,7 +15,7 @@ from ..checkpoint.quantised import logical_shape
 from ..checkpoint.shapes import EMBEDDINGS, HEAD
 from ..config import SmolVLMConfig
 from .bindings import BF16, F32, GROUP, INT4, INT8, PANEL, SOURCES
-from .native import MODES, QUANTISED, packed_format
+from .packing import MODES, QUANTISED, packed_format
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 STORED_AS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,13 +28,31 @@ class Slot:
     length: int = 0
 
 
+@dataclass(eq=False)
+class LiveAdapter:
+    """An adapter that a motor holds beside its weights, for the requests that ask for it.
+
+    num_bytes: that it takes in memory. seen_through: a short name of how it changes the sight, empty when pictures are
+    seen as without it. memory: the motor's own. number: no other's in this process.
+    """
+
+    num_bytes: int
+    seen_through: str
+    memory: Any = field(repr=False)
+    number: int = field(default_factory=partial(next, count(1)))
+
+
 @dataclass(frozen=True)
 class Span:
-    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden), None without any."""
+    """New tokens of one slot. ids: (tokens,). pictures: (image tokens among ids, hidden), None without any.
+
+    adapter: that they are read with; the same for all tokens of a slot.
+    """
 
     slot: Slot
     ids: np.ndarray
     pictures: Any = None
+    adapter: LiveAdapter | None = None
 
 
 def require_tiles(pixel_values: np.ndarray, config: SmolVLMConfig) -> None:
@@ -75,9 +96,13 @@ class ArrayFeatures:
 
 
 class Motor(Protocol):
-    """Encodes tiles and reads tokens. One thread at a time may use it. Features are arrays of its own kind."""
+    """Encodes tiles and reads tokens. One thread at a time may use it. Features are arrays of its own kind.
+
+    reads_together: spans of several tokens share one pass over the weights; else each such span takes one of its own.
+    """
 
     config: SmolVLMConfig
+    reads_together: bool
 
     @property
     def name(self) -> str:
@@ -92,7 +117,14 @@ class Motor(Protocol):
         """A short name of the weights that look at pictures, and of their format."""
         ...
 
-    def encode(self, pixel_values: np.ndarray) -> Any:
+    def load_adapter(self, directory: Path) -> LiveAdapter:
+        """An adapter to read some requests with; the weights stay what they are.
+
+        Raises CheckpointError when its files don't fit the model, InputError for DoRA and where a motor can't have any.
+        """
+        ...
+
+    def encode(self, pixel_values: np.ndarray, adapter: LiveAdapter | None = None) -> Any:
         """(tiles, 3, side, side) float32 -> features (tiles, image tokens, hidden). Raises InputError."""
         ...
 

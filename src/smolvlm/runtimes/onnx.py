@@ -19,11 +19,11 @@ import numpy as np
 
 from ..checkpoint.quantised import quantised_mode
 from ..config import SmolVLMConfig
-from ..errors import CheckpointError, ConfigError, MissingDependencyError
+from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError
 from .graphs import CURE, DECODER, EMBEDDINGS, FORMS, OWN, SUBFOLDER, VISION, write_graphs
 from .machine import usable_cores
 from .memory import CPU_PATCHES_AT_ONCE, FIRST_ROWS, slab_row, slab_size
-from .motor import ArrayFeatures, Slot, Span, require_prefix, require_room, require_tiles
+from .motor import ArrayFeatures, LiveAdapter, Slot, Span, require_prefix, require_room, require_tiles
 
 DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8", "int4": "q4", "int4-float16": "q4f16"}
 SETTINGS = "transformers.js_config"  # in an export's config.json
@@ -40,6 +40,7 @@ class OnnxMotor(ArrayFeatures):
     """
 
     name = "onnx"
+    reads_together = False
 
     def __init__(
         self,
@@ -68,7 +69,15 @@ class OnnxMotor(ArrayFeatures):
         """A sample of the file of vision weights is hashed."""
         return self._fingerprint
 
-    def encode(self, pixel_values: np.ndarray) -> np.ndarray:
+    def load_adapter(self, directory: Path) -> LiveAdapter:
+        """Raises InputError: a graph is one model."""
+        raise InputError(
+            f"The onnx runtime can't hold the adapter {directory} beside its graphs for some requests only. Load the "
+            "checkpoint with it merged, smolvlm.load(model, adapter=directory), or merge it, save, and export that; "
+            "or take runtime='native' or 'torch'."
+        )
+
+    def encode(self, pixel_values: np.ndarray, adapter: LiveAdapter | None = None) -> np.ndarray:
         """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden) float32. Raises InputError."""
         require_tiles(pixel_values, self.config)
         pixels = np.asarray(pixel_values, np.float32)

@@ -1,7 +1,8 @@
 """The motor for any device that PyTorch has. Keys and values of many sequences lie in slabs that are written in place.
 
 A slab holds the slots of one size, so that one forward reads a token for each of them, on an NVIDIA GPU as one recorded
-graph; slots of a prompt that is still being read go through the model one by one.
+graph; slots of a prompt that is still being read go through the model one by one. An adapter is a twin of the model,
+with the same tensors but for its own; slots of each twin are read in a forward of their own.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoint.adapters import read_for_requests, seeing_fingerprint
 from ..model import KVCache, SmolVLMForConditionalGeneration, cuda
+from ..model.adapters import load_adapter, twin
 from .machine import available_memory
 from .memory import CPU_PATCHES_AT_ONCE, FIRST_ROWS, GPU_PATCHES_AT_ONCE, slab_row, slab_size
-from .motor import Slot, Span, require_prefix, require_room
+from .motor import LiveAdapter, Slot, Span, require_prefix, require_room
 
 SAMPLED = 64  # values of each tensor that go into a fingerprint
 
@@ -28,6 +32,7 @@ class TorchMotor:
     """See runtimes.motor.Motor. Features stay tensors on the device."""
 
     name = "torch"
+    reads_together = False
 
     def __init__(self, model: SmolVLMForConditionalGeneration) -> None:
         self.model = model
@@ -53,8 +58,17 @@ class TorchMotor:
                 digest.update(name.encode() + sample.tobytes())
         return digest.hexdigest()
 
+    def load_adapter(self, directory: Path) -> LiveAdapter:
+        """An adapter for some requests, in the model's dtype. See runtimes.motor.Motor."""
+        read_for_requests(directory, self.config)
+        model = twin(self.model)
+        load_adapter(model, directory, dtype=self.model.dtype)
+        shared = {one.data_ptr() for one in self.model.parameters()}
+        num_bytes = sum(one.nbytes for one in model.parameters() if one.data_ptr() not in shared)
+        return LiveAdapter(num_bytes, seeing_fingerprint(directory), model)
+
     @torch.inference_mode()
-    def encode(self, pixel_values: np.ndarray) -> Tensor:
+    def encode(self, pixel_values: np.ndarray, adapter: LiveAdapter | None = None) -> Tensor:
         """(tiles, 3, side, side) float32 -> (tiles, image tokens, hidden), a tensor on the device.
 
         Some tiles at a time, copies of pixels included, so that many take no more memory than a few.
@@ -65,7 +79,7 @@ class TorchMotor:
         features = torch.empty(shape, dtype=self.model.dtype, device=self.model.device)
         for start in range(0, len(pixel_values), at_once):
             pixels = torch.from_numpy(pixel_values[start : start + at_once])[None].to(self.model.device)
-            features[start : start + at_once] = self.model.model.get_image_features(pixels)
+            features[start : start + at_once] = self._with(adapter).get_image_features(pixels)
         return features
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
@@ -108,36 +122,42 @@ class TorchMotor:
         """
         require_room(spans)
         logits: list[Tensor | None] = [None] * len(spans)  # (wanted of the span, vocabulary) of each
-        together: dict[_Slab, list[int]] = {}
+        together: dict[tuple[_Slab, LiveAdapter | None], list[int]] = {}
         for number, (span, own) in enumerate(zip(spans, _wanted_of_each(spans, wanted), strict=True)):
             if len(span.ids) == 1 and span.pictures is None and own:
-                together.setdefault(span.slot.memory.slab, []).append(number)
+                together.setdefault((span.slot.memory.slab, span.adapter), []).append(number)
             else:
-                logits[number] = self.model.lm_head(self._read_one(span)[own]).float()
-        for slab, numbers in together.items():
+                logits[number] = self._read_one(span, own)
+        for numbers in together.values():
             if len(numbers) == 1 and not self._on_cuda:
-                logits[numbers[0]] = self.model.lm_head(self._read_one(spans[numbers[0]])).float()
+                logits[numbers[0]] = self._read_one(spans[numbers[0]], [0])
                 continue
-            for number, row in zip(numbers, self._read_rows(slab, [spans[at] for at in numbers]), strict=True):
+            for number, row in zip(numbers, self._read_rows([spans[at] for at in numbers]), strict=True):
                 logits[number] = row[None]
         for span in spans:
             span.slot.length += len(span.ids)
         return torch.cat([one for one in logits if one is not None]).cpu().numpy()
 
-    def _read_one(self, span: Span) -> Tensor:
-        """The new tokens of one slot, causally. Returns (new tokens, hidden)."""
+    def _with(self, adapter: LiveAdapter | None) -> SmolVLMForConditionalGeneration:
+        return self.model if adapter is None else adapter.memory
+
+    def _read_one(self, span: Span, wanted: list[int]) -> Tensor:
+        """The new tokens of one slot, causally. Returns logits (wanted, vocabulary) float32."""
         start, end = span.slot.length, span.slot.length + len(span.ids)
         x = self._embed(span)[None]  # (1, new tokens, hidden)
         positions = torch.arange(start, end, device=x.device)[None]
         cache = span.slot.memory.slab.row_cache(span.slot.memory.row, start)
-        return self.model.model.text_model(x, None, positions, cache, False, False)[0][0]
+        model = self._with(span.adapter)
+        hidden = model.model.text_model(x, None, positions, cache, False, False)[0][0]  # (new tokens, hidden)
+        return model.lm_head(hidden[wanted]).float()
 
-    def _read_rows(self, slab: _Slab, spans: Sequence[Span]) -> Tensor:
-        """One token for each of several slots of a slab. Returns their logits (slots, vocabulary) float32.
+    def _read_rows(self, spans: Sequence[Span]) -> Tensor:
+        """One token for each of several slots of a slab, with one adapter. Returns (slots, vocabulary) float32.
 
         Idle rows are computed for nothing, because gathering the others would copy the slab: on a CPU up to the last
         one that is needed, on a GPU all of them, so that one graph serves every step.
         """
+        slab, model = spans[0].slot.memory.slab, self._with(spans[0].adapter)
         rows = [span.slot.memory.row for span in spans]
         count = len(slab.keys[0]) if self._on_cuda else max(rows) + 1
         ids, lengths = torch.zeros(count, dtype=torch.long), torch.full((count,), slab.size)
@@ -145,26 +165,15 @@ class TorchMotor:
         lengths[rows] = torch.tensor([span.slot.length for span in spans])
         ids, lengths = ids.to(self.model.device), lengths.to(self.model.device)
         if not self._on_cuda:
-            return self._step(slab, ids, lengths)[rows]
-        if slab.graph is None:
-            slab.graph = cuda.Graph(partial(self._step, slab), ids, lengths)
-        return slab.graph(ids, lengths)[rows]
-
-    def _step(self, slab: _Slab, ids: Tensor, lengths: Tensor) -> Tensor:
-        """A token of each of the first rows of a slab: (rows,) ids, lengths -> (rows, vocabulary) float32.
-
-        The length of an idle row is the slab's size: what it writes goes where no token is ever read.
-        """
-        x = self.model.model.text_model.embed_tokens(ids)[:, None]  # (rows, 1, hidden)
-        visible = torch.arange(slab.size + 1, device=ids.device) <= lengths[:, None]  # (rows, size + 1)
-        cache = _RowsCache(slab, lengths)
-        hidden = self.model.model.text_model(x, visible[:, None, None], lengths[:, None], cache, False, False)[0]
-        return self.model.lm_head(hidden[:, 0]).float()
+            return _step(model, slab, ids, lengths)[rows]
+        if model not in slab.graphs:
+            slab.graphs[model] = cuda.Graph(partial(_step, model, slab), ids, lengths)
+        return slab.graphs[model](ids, lengths)[rows]
 
     def _embed(self, span: Span) -> Tensor:
         """(new tokens, hidden): rows of the table, with the pictures in the places of image tokens."""
         ids = torch.from_numpy(np.asarray(span.ids, np.int64)).to(self.model.device)
-        x = self.model.model.text_model.embed_tokens(ids)
+        x = self._with(span.adapter).get_input_embeddings()(ids)
         if span.pictures is not None:
             x[ids == self.config.image_token_id] = torch.as_tensor(span.pictures).to(x)
         return x
@@ -179,13 +188,14 @@ class _Place:
 class _Slab:
     """Slots of `size` tokens: (rows, kv_heads, size + 1, head_dim) for keys and values of each layer.
 
-    The last place of a row takes what is written while the row is idle. graph: the recorded step of these tensors.
+    The last place of a row takes what is written while the row is idle. graphs: recorded steps of these tensors, of the
+    model and of each twin that is still there.
     """
 
     def __init__(self, model: SmolVLMForConditionalGeneration, size: int) -> None:
         self.size = size
         self.free_rows: list[int] = []
-        self.graph: cuda.Graph | None = None
+        self.graphs: weakref.WeakKeyDictionary[torch.nn.Module, cuda.Graph] = weakref.WeakKeyDictionary()
         cache = KVCache.allocate(model.config.text_config, 0, size + 1, model.dtype, model.device)
         self.keys, self.values = cache.keys, cache.values
 
@@ -196,7 +206,7 @@ class _Slab:
     def take_row(self) -> int:
         """The first free row; the slab grows by doubling."""
         if not self.free_rows:
-            self.graph = None  # its tensors move
+            self.graphs.clear()  # the tensors move
             have = len(self.keys[0])
             more = max(FIRST_ROWS, have)
             with torch.inference_mode():
@@ -231,6 +241,18 @@ class _RowsCache(KVCache):
         for slab, new in ((self.keys[layer], key), (self.values[layer], value)):
             slab[self._rows, :, self._lengths] = new[:, :, 0]
         return self.keys[layer][:count], self.values[layer][:count]
+
+
+def _step(model: SmolVLMForConditionalGeneration, slab: _Slab, ids: Tensor, lengths: Tensor) -> Tensor:
+    """A token of each of the first rows of a slab: (rows,) ids, lengths -> (rows, vocabulary) float32.
+
+    The length of an idle row is the slab's size: what it writes goes where no token is ever read.
+    """
+    x = model.get_input_embeddings()(ids)[:, None]  # (rows, 1, hidden)
+    visible = torch.arange(slab.size + 1, device=ids.device) <= lengths[:, None]  # (rows, size + 1)
+    cache = _RowsCache(slab, lengths)
+    hidden = model.model.text_model(x, visible[:, None, None], lengths[:, None], cache, False, False)[0]
+    return model.lm_head(hidden[:, 0]).float()
 
 
 def _wanted_of_each(spans: Sequence[Span], wanted: Sequence[int]) -> list[list[int]]:

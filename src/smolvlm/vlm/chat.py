@@ -21,14 +21,15 @@ class Chat:
     `VLM.chat()` makes one. A turn counts when its answer is complete: what fails or is stopped leaves no trace.
     """
 
-    def __init__(self, vlm: VLM, system: str | None = None) -> None:
+    def __init__(self, vlm: VLM, system: str | None = None, adapter: str | None = None) -> None:
         self._vlm = vlm
         self._system = system
+        self._adapter = adapter
         self._messages: list[Message] = []
         self._features: list[Features] = []
 
     def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
-        """The next turn, as `VLM.ask` answers it. options: those of ask, without messages and system."""
+        """The next turn, as `VLM.ask` answers it. options: those of ask, without messages, system and adapter."""
         stream = self.stream(question, **options)
         for _ in stream:
             pass
@@ -36,18 +37,20 @@ class Chat:
 
     def stream(self, question: str, **options: Unpack[AskOptions]) -> AnswerStream:
         """The next turn, piece by piece."""
-        for name in ("messages", "system"):
+        for name in ("messages", "system", "adapter"):
             if options.get(name) is not None:
-                raise InputError(f"A chat keeps its own {name}: start another with VLM.chat(system=...).")
+                raise InputError(f"A chat keeps its own {name}: start another with VLM.chat(system=..., adapter=...).")
         images, videos = as_list(options.pop("images", ())), as_list(options.pop("videos", ()))
         given = options.pop("features", None)
         new = [] if given is None else [given] if isinstance(given, Features) else list(given)
         if images or videos:
             look = cast(LookOptions, {name: options[name] for name in _LOOK if name in options})  # type: ignore[literal-required]
-            new.append(self._vlm.encode(images=images, videos=videos, **look))
+            new.append(self._vlm.encode(images=images, videos=videos, adapter=self._adapter, **look))
         turn = user_turn(question, [{"type": kind} for features in new for kind in kinds_of(features)])
         messages, features = [*self._messages, turn], [*self._features, *new]
-        whole: AskOptions = {**options, "messages": messages, "system": self._system, "features": features}
+        whole: AskOptions = {
+            **options, "messages": messages, "system": self._system, "features": features, "adapter": self._adapter,
+        }  # fmt: skip
         stream = self._vlm.stream(**whole)
 
         def remember(answer: Answer) -> None:

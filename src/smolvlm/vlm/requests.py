@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar, cast
 
 from ..errors import InputError
-from ..types import Detail, Features, SamplingParams
+from ..types import Detail, Features, OutputRule, SamplingParams
+from .rules import Parse, RuleOptions, read_rule
 
 Message = Mapping[str, object]
 Item = TypeVar("Item")
@@ -30,6 +31,16 @@ class LookOptions(TypedDict, total=False):
     allow_url: bool
 
 
+class AdapterOption(TypedDict, total=False):
+    """adapter: a name from `VLM.add_adapter`; None: the model as it was loaded."""
+
+    adapter: str | None
+
+
+class EncodeOptions(LookOptions, AdapterOption, total=False):
+    """LookOptions, and the adapter to look with."""
+
+
 class MediaOptions(LookOptions, total=False):
     """What is looked at: `images` and `videos` (one, or a list) with a question or a `prompt`, or whole `messages`.
 
@@ -48,8 +59,12 @@ class MediaOptions(LookOptions, total=False):
     features: Features | Sequence[Features] | None
 
 
-class AskOptions(MediaOptions, total=False):
-    """MediaOptions, and how the answer is chosen: the fields of SamplingParams."""
+class DecideOptions(MediaOptions, AdapterOption, total=False):
+    """MediaOptions, and the adapter to answer with."""
+
+
+class AskOptions(DecideOptions, RuleOptions, total=False):
+    """DecideOptions, RuleOptions, and how the answer is chosen: the fields of SamplingParams."""
 
     max_new_tokens: int
     temperature: float
@@ -59,6 +74,8 @@ class AskOptions(MediaOptions, total=False):
     repetition_penalty: float
     stop: str | Sequence[str]
     seed: int | None
+    logprobs: int | None
+    loop_guard: bool
 
 
 class AskRequest(AskOptions, total=False):
@@ -75,7 +92,8 @@ _SAMPLING = tuple(name.name for name in dataclasses.fields(SamplingParams))
 class Request:
     """One request in its plainest form. `messages` hold placeholders where `features` go, in the same order.
 
-    prompt: written already; the messages only carry its pictures and videos then.
+    prompt: written already; the messages only carry its pictures and videos then. rule: that the answer follows; parse:
+    what an answer that does stands for. adapter: the name of the one to answer with.
     """
 
     messages: tuple[Message, ...]
@@ -83,6 +101,9 @@ class Request:
     params: SamplingParams = field(default_factory=SamplingParams)
     features: tuple[Features, ...] = ()
     prompt: str | None = None
+    rule: OutputRule | None = None
+    parse: Parse | None = None
+    adapter: str | None = None
 
 
 def read_request(caller: str, question: str | None, options: Mapping[str, object], known: type) -> Request:
@@ -96,6 +117,7 @@ def read_request(caller: str, question: str | None, options: Mapping[str, object
     sampling = {name: options[name] for name in _SAMPLING if name in options}
     if "stop" in sampling:
         sampling["stop"] = as_tuple(cast("str | Sequence[str] | None", sampling["stop"]), str)
+    rule, parse = read_rule(options)
     return Request(
         messages=conversation(
             question,
@@ -110,6 +132,9 @@ def read_request(caller: str, question: str | None, options: Mapping[str, object
         params=SamplingParams(**sampling),  # type: ignore[arg-type]
         features=features,
         prompt=prompt,
+        rule=rule,
+        parse=parse,
+        adapter=cast("str | None", options.get("adapter")),
     )
 
 

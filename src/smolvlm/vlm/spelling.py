@@ -1,12 +1,22 @@
-"""The spellings a model may use for given choices, as token ids. How likely they are is generation/scoring.py's."""
+"""The spellings a model may use for given choices, as token ids, and the decision that their scores are.
+
+How likely they are is generation/scoring.py's.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import InputError
-from ..generation.scoring import Spelling
+from ..generation.scoring import Spelling, scores_from
+from ..types import Decision, FramesSeen
+
+if TYPE_CHECKING:
+    from ..generation.scheduler import Generation
 
 
 def spell(choices: Sequence[str], encode: Callable[[str], list[int]], end_id: int) -> list[list[Spelling]]:
@@ -30,16 +40,33 @@ def spell(choices: Sequence[str], encode: Callable[[str], list[int]], end_id: in
         clear = [[spelling for spelling in spellings if owners[spelling[0]] == 1] for spellings in spelled]
         if all(clear):
             return clear
-    if any(_begins_another(spelling, together) for spelling in together):
+    beginnings = {spelling[:length] for spelling in together for length in range(1, len(spelling))}
+    if any(spelling in beginnings for spelling in together):
         spelled = [[(*spelling, end_id) for spelling in spellings] for spellings in spelled]
     return spelled
+
+
+def decision_of(
+    choices: Sequence[str],
+    spellings: Sequence[Sequence[Spelling]],
+    read: Sequence[Generation],
+    frames: tuple[FramesSeen, ...],
+) -> Decision:
+    """spellings: of each choice. read: what the engine read for them, see scoring.requests_for."""
+    logs = np.array(scores_from(read, spellings), dtype=np.float64)
+    shares = np.exp(logs - logs.max())
+    shares /= shares.sum()
+    return Decision(
+        choice=choices[int(shares.argmax())],
+        probabilities={choice: float(share) for choice, share in zip(choices, shares, strict=True)},
+        label_mass=min(float(np.exp(logs).sum()), 1.0),
+        frames=frames,
+        prompt_tokens=(read[0].keep_logits or 0) + 1,
+        cached_tokens=read[0].cached_tokens,
+    )
 
 
 def _texts(choice: str, exact: bool) -> set[str]:
     text = choice.strip()
     forms = {text} if exact else {text, text.lower(), text.upper(), text[0].upper() + text[1:]}
     return forms | {" " + form for form in forms}
-
-
-def _begins_another(spelling: Spelling, together: Sequence[Spelling]) -> bool:
-    return any(len(other) > len(spelling) and other[: len(spelling)] == spelling for other in together)

@@ -10,14 +10,16 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-
+from .. import hub
 from ..config import SmolVLMConfig
 from ..errors import InputError
+from ..generation.scoring import Spelling
+from ..processing.grammar import Grammar, Grammars
 from ..processing.processor import SmolVLMProcessor
-from ..types import Answer, Decision, Features, TokenReport
+from ..types import Answer, Decision, Features, Inputs, OutputRule, SamplingParams, TokenReport
 from .answers import AnswerStream, Writer
 from .chat import Chat
 from .driver import Driver, Prepared
@@ -25,18 +27,19 @@ from .memory import require_memory
 from .requests import (
     AskOptions,
     AskRequest,
-    LookOptions,
-    MediaOptions,
+    DecideOptions,
+    EncodeOptions,
     Request,
     as_list,
     media_blocks,
     read_request,
 )
-from .spelling import spell
+from .spelling import decision_of, spell
 from .tiles import TileCache
 
 if TYPE_CHECKING:
     from ..model import SmolVLMForConditionalGeneration
+    from ..runtimes.motor import LiveAdapter
 
 
 class VLM:
@@ -59,11 +62,13 @@ class VLM:
         seen_through: a short name of an adapter that changes how pictures are seen.
         """
         self._driver = driver
-        self._tiles = TileCache(driver.encode, driver.motor.join)
+        self._tiles = TileCache(driver.encode, driver.motor.join, at_once=driver.tiles_at_once)
         self.processor = processor
         self.name = name
         self._seen_through = seen_through
+        self._adapters: dict[str, LiveAdapter] = {}
         self._end_id, self._end_ids = end_ids[0], frozenset(end_ids)
+        self._grammars = Grammars(processor.tokenizer, self._end_ids, self.config.text_config.vocab_size)
 
     @property
     def runtime(self) -> str:
@@ -108,7 +113,8 @@ class VLM:
 
         options: images, videos | messages | features, system, prompt (see MediaOptions); detail, max_image_tokens, fps,
         max_frames, allow_url (see LookOptions); max_new_tokens (256), temperature (0: always the likeliest), top_k,
-        top_p, min_p, repetition_penalty, stop, seed (see SamplingParams).
+        top_p, min_p, repetition_penalty, stop, seed, logprobs, loop_guard (see SamplingParams); schema, regex, choices
+        (see RuleOptions); adapter, a name from add_adapter.
         Raises InputError and its kinds: MediaError, PromptError, ContextLengthError.
         """
         started = time.perf_counter()
@@ -138,14 +144,22 @@ class VLM:
             answers += self._finish([self._prepare(request) for request in read[start : start + batch_size]], started)
         return answers
 
-    def chat(self, system: str | None = None) -> Chat:
-        """A conversation that remembers its turns."""
-        return Chat(self, system)
+    def check_rule(self, rule: OutputRule, params: SamplingParams | None = None) -> None:
+        """Make an output rule ready, so that an answer needn't wait for it.
+
+        params: of the answer. Raises InputError for a rule that can't be followed, MissingDependencyError.
+        """
+        self._grammar(rule, params or SamplingParams())
+
+    def chat(self, system: str | None = None, *, adapter: str | None = None) -> Chat:
+        """A conversation that remembers its turns. adapter: a name from add_adapter, for all of them."""
+        self._adapter(adapter)
+        return Chat(self, system, adapter)
 
     # ---- without writing ----
 
     def decide(
-        self, question: str | None = None, *, choices: Sequence[str] = ("yes", "no"), **options: Unpack[MediaOptions]
+        self, question: str | None = None, *, choices: Sequence[str] = ("yes", "no"), **options: Unpack[DecideOptions]
     ) -> Decision:
         """Probabilities of given answers from the logits of one forward; nothing is generated.
 
@@ -153,52 +167,92 @@ class VLM:
         without a leading space, in lower, upper and title case. Choices that begin with different tokens are judged
         by these; others whole. A low `label_mass` says that the model wanted to say something else.
         """
-        spellings = spell(choices, self.processor.tokenizer.encode, end_id=self._end_id)
-        prepared = self._prepare(read_request("decide", question, options, MediaOptions))
-        scores = np.array(self._driver.score(prepared, spellings), dtype=np.float64)
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        return Decision(
-            choice=choices[int(shares.argmax())],
-            probabilities={choice: float(share) for choice, share in zip(choices, shares, strict=True)},
-            label_mass=min(float(np.exp(scores).sum()), 1.0),
-            frames=prepared.frames,
-        )
+        spellings = self._spell(choices)
+        prepared = self._prepare(read_request("decide", question, options, DecideOptions))
+        return decision_of(choices, spellings, self._driver.read(prepared, spellings), prepared.frames)
 
-    def encode(self, *, images: object = (), videos: object = (), **look: Unpack[LookOptions]) -> Features:
+    def encode(self, *, images: object = (), videos: object = (), **look: Unpack[EncodeOptions]) -> Features:
         """Look at pictures and videos once, to ask many questions: `ask(question, features=...)`.
 
-        look: detail, max_image_tokens, fps, max_frames, allow_url.
+        look: detail, max_image_tokens, fps, max_frames, allow_url; adapter.
         """
         blocks = media_blocks(as_list(images), as_list(videos))
         if not blocks:
             raise InputError("There is nothing to encode: give images= or videos=.")
         messages = [{"role": "user", "content": blocks}]
-        request = read_request("encode", None, {**look, "messages": messages}, MediaOptions)
+        request = read_request("encode", None, {**look, "messages": messages}, DecideOptions)
+        adapter = self._adapter(request.adapter)
         approve = partial(require_memory, self._driver.motor, new_tokens=0)
         inputs = self.processor.prepare(request.messages, **request.look, context=self.context, approve=approve)
         assert inputs.pixel_values is not None, "pictures have pixels"
         return Features(
-            values=self._tiles.encode(inputs.pixel_values),
+            values=self._tiles.encode(inputs.pixel_values, adapter),
             tile_rows_cols=inputs.tile_rows_cols,
-            fingerprint=self.fingerprint(),
+            fingerprint=self._fingerprint(adapter),
             frames=inputs.frames,
         )
 
-    def tokens(self, question: str | None = None, **options: Unpack[MediaOptions]) -> TokenReport:
+    def tokens(self, question: str | None = None, **options: Unpack[DecideOptions]) -> TokenReport:
         """What a request would cost: tiles and tokens of each picture and video, context left. Runs nothing."""
         if question is None and options.get("messages") is None and options.get("prompt") is None:
             question = ""
-        return count_tokens(self.processor, read_request("tokens", question, options, MediaOptions), self.context)
+        request = read_request("tokens", question, options, DecideOptions)
+        self._adapter(request.adapter)
+        return count_tokens(self.processor, request, self.context)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, adapter: str | None = None) -> str:
         """A short name of the weights that look at pictures, and of their dtype."""
-        return self._driver.motor.fingerprint() + self._seen_through
+        return self._fingerprint(self._adapter(adapter))
+
+    # ---- adapters ----
+
+    def add_adapter(self, name: str, directory: str | Path) -> None:
+        """Hold a LoRA adapter beside the weights, for the requests that name it: `ask(..., adapter=name)`.
+
+        directory: in PEFT's layout, or a hub id. It takes the memory of its own matrices; requests with different
+        adapters, and without one, are answered side by side.
+        Raises InputError for a name that is taken, for DoRA and in the onnx runtime; ModelNotFoundError;
+        CheckpointError when it doesn't fit the model.
+        """
+        if not isinstance(name, str) or not name:
+            raise InputError(f"An adapter can't be called {name!r}: give it a name, a text of at least one character.")
+        taken = InputError(f"There is an adapter {name!r} already: remove_adapter it first, or choose another name.")
+        if name in self._adapters:
+            raise taken
+        live = self._driver.load_adapter(hub.resolve_adapter(directory))
+        if self._adapters.setdefault(name, live) is not live:  # another thread was faster
+            raise taken
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter. Requests that run with it are answered; its memory is free when they are."""
+        self._adapter(name)
+        self._adapters.pop(name, None)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that requests may ask for."""
+        return tuple(self._adapters)
+
+    def _adapter(self, name: str | None) -> LiveAdapter | None:
+        """Raises InputError, listing those that are here, for a name that isn't known."""
+        if name is None:
+            return None
+        live = self._adapters.get(name) if isinstance(name, str) else None
+        if live is None:
+            known = f"there are {', '.join(map(repr, self.adapters))}" if self._adapters else "there are none"
+            raise InputError(f"There is no adapter {name!r}: {known}. VLM.add_adapter(name, directory) adds one.")
+        return live
+
+    def _fingerprint(self, adapter: LiveAdapter | None) -> str:
+        own = self._driver.motor.fingerprint() + self._seen_through
+        return own if adapter is None else own + adapter.seen_through
 
     # ---- the way to the model ----
 
     def _prepare(self, request: Request) -> Prepared:
         new_tokens = request.params.max_new_tokens
+        self._grammar(request.rule, request.params)  # what can't be followed is refused before any work
+        adapter = self._adapter(request.adapter)
 
         def approve(tiles: int, tokens: int) -> None:
             require_memory(self._driver.motor, tiles, tokens, min(new_tokens, self.context - tokens))
@@ -207,11 +261,23 @@ class VLM:
             request.messages, **request.look, prompt=request.prompt, features=request.features, context=self.context,
             approve=approve,
         )  # fmt: skip
-        features = self._joined(request.features)
+        features = self._joined(request.features, self._fingerprint(adapter))
         if inputs.pixel_values is not None:
-            features = self._tiles.encode(inputs.pixel_values)
+            features = self._tiles.encode(inputs.pixel_values, adapter)
+        prepared = self._prepared(inputs, features, request.params, request.rule, adapter)
+        return dataclasses.replace(prepared, parse=request.parse)
+
+    def _prepared(
+        self,
+        inputs: Inputs,
+        features: Any,
+        params: SamplingParams,
+        rule: OutputRule | None,
+        adapter: LiveAdapter | None,
+    ) -> Prepared:
+        """features: (tiles, image tokens, hidden), None without pictures."""
+        grammar = self._grammar(rule, params)
         room = self.context - len(inputs.input_ids)
-        params = request.params
         if params.max_new_tokens > room:
             params = dataclasses.replace(params, max_new_tokens=room)
         return Prepared(
@@ -220,30 +286,51 @@ class VLM:
             image_tokens=0 if features is None else features.shape[0] * features.shape[1],
             frames=inputs.frames,
             params=params,
+            grammar=grammar,
+            adapter=adapter,
         )
 
-    def _joined(self, features: Sequence[Features]) -> Any:
-        """Features of earlier calls as one array. Raises InputError when they were made with other weights."""
+    def _grammar(self, rule: OutputRule | None, params: SamplingParams) -> Grammar | None:
+        if rule is None:
+            return None
+        if params.stop:
+            raise InputError(
+                f"stop={params.stop!r} could cut an answer that must follow a rule, which says where it ends: leave "
+                "stop out."
+            )
+        return self._grammars.grammar(rule)
+
+    def _joined(self, features: Sequence[Features], own: str) -> Any:
+        """Features of earlier calls as one array. Raises InputError when they were made with other weights.
+
+        own: the fingerprint that they must have.
+        """
         if not features:
             return None
-        own = self.fingerprint()
         for one in features:
             if one.fingerprint != own:
                 raise InputError(
-                    f"These features were made with other weights or another dtype ({one.fingerprint}) than this "
-                    f"model's ({own}): encode the pictures again with this model."
+                    f"These features were made with other weights, another adapter or dtype ({one.fingerprint}) than "
+                    f"this request's ({own}): encode the pictures again with this model and adapter."
                 )
         return self._driver.motor.join([one.values for one in features])
 
-    def _writer(self, prepared: Prepared, started: float) -> Writer:
+    def _spell(self, choices: Sequence[str]) -> list[list[Spelling]]:
+        return spell(choices, self.processor.tokenizer.encode, end_id=self._end_id)
+
+    def _writer(self, prepared: Prepared, started: float, *, goes_on: bool = False) -> Writer:
+        """goes_on: the answer is the rest of a text, and spaces at its beginning count."""
+        free = "" if goes_on else None
         return Writer(
-            self.processor.tokenizer.token_bytes,
+            self.processor.tokenizer,
             prepared.params.stop,
             self._end_ids,
             started=started,
             prompt_tokens=len(prepared.input_ids),
             image_tokens=prepared.image_tokens,
             frames=prepared.frames,
+            strip=free if prepared.grammar is None else prepared.grammar.strip,
+            parse=prepared.parse,
         )
 
     def _finish(self, prepared: Sequence[Prepared], started: float) -> list[Answer]:

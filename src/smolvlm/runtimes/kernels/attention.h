@@ -95,8 +95,8 @@ static void attend(pool_t *pool, const attention_t *a, int head, int first_token
             const uint32_t *w = k + panel * key_units * PANEL, *x = q + row * stride;
             for (int c = 0; c < PANEL; c += W * C) {
                 vf sum[R][C];
-#define F32_SCORES(rows) tile_f32(rows, C, key_units, x, stride, w + c, NULL, sum)
-#define BF16_SCORES(rows) tile_bf16(rows, C, key_units, x, stride, w + c, NULL, sum)
+#define F32_SCORES(rows) tile_f32(rows, C, key_units, x, stride, w + c, PANEL, NULL, sum)
+#define BF16_SCORES(rows) tile_bf16(rows, C, key_units, x, stride, w + c, PANEL, NULL, sum)
                 if (t->exact) { FOR_ROWS(n, F32_SCORES) } else { FOR_ROWS(n, BF16_SCORES) }
                 for (int i = 0; i < n; i++)
                     for (int j = 0; j < C; j++) store(scores + i * padded + panel * PANEL + c + j * W, sum[i][j]);

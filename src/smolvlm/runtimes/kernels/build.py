@@ -66,7 +66,9 @@ def build(library: Path = LIBRARY) -> Path:
         failed = _run([*command.split(), "-shared", "-o", str(linked), *map(str, objects), "-pthread", "-lm"])
         if failed is not None:
             raise BuildError(failed)
-        shutil.copyfile(linked, library)
+        beside = library.with_name(f"{library.name}.{os.getpid()}")  # whoever has the old one mapped keeps it
+        shutil.copyfile(linked, beside)
+        os.replace(beside, library)
     return library
 
 

@@ -124,23 +124,23 @@ static void see_tile(pool_t *pool, const vision_t *v, const float *pixels, float
     patches_t cut = {v, pixels, a};
     pool_run(pool, n, patch_task, &cut);
     memcpy(x, v->positions, (size_t)n * t->hidden * 4);
-    product(pool, &v->patches, n, a, PLAIN, ADD_TO_F32, x);
+    product_of(pool, &v->patches, n, a, PLAIN, ADD_TO_F32, x);
     for (int i = 0; i < t->layers; i++) {
         const layer_t *l = t->layer + i;
         norm(pool, t, n, x, l->norm1, l->norm1_bias, half, a);
-        product(pool, &l->qkv, n, a, PLAIN, half, qkv);
+        product_of(pool, &l->qkv, n, a, PLAIN, half, qkv);
         attention_t look = {t, cache, cache + keys, capacity, 0, n, qkv, 3 * t->hidden, qkv, a, half, 0, 0, 0};
         pool_run(pool, t->heads, fill_task, &look);
         attention(pool, 1, &look);
-        product(pool, &l->out, n, a, PLAIN, ADD_TO_F32, x);
+        product_of(pool, &l->out, n, a, PLAIN, ADD_TO_F32, x);
         norm(pool, t, n, x, l->norm2, l->norm2_bias, half, a);
-        product(pool, &l->up, n, a, GELU, half, b);
-        product(pool, &l->down, n, b, PLAIN, ADD_TO_F32, x);
+        product_of(pool, &l->up, n, a, GELU, half, b);
+        product_of(pool, &l->down, n, b, PLAIN, ADD_TO_F32, x);
     }
     norm(pool, t, n, x, t->norm, t->norm_bias, half, a);
     shuffle_pixels(v, a, bytes, b);
     int tokens = n / (v->scale * v->scale);
-    product(pool, &v->connector, tokens, b, PLAIN, TO_F32, features);
+    product_of(pool, &v->connector, tokens, b, PLAIN, TO_F32, features);
 }
 
 static void see(pool_t *pool, const vision_t *v, int tiles, const float *pixels, float *features) {
@@ -200,7 +200,53 @@ static long layer_words(const tower_t *t, long capacity) {
     return (key_words(t, capacity) + value_words(t, capacity)) * t->kv_heads;
 }
 
-/* x: the spans' embeddings one after another, overwritten. rows: which of them are wanted, logits: one line for each. */
+/* Rows that follow each other and are read by one model. */
+typedef struct {
+    const text_t *model;
+    int rows;
+} group_t;
+
+typedef struct {
+    pool_t *pool;
+    int count;
+    group_t *group;
+    share_t *share; /* room for as many */
+} groups_t;
+
+static void add_rows(groups_t *all, const text_t *model, int rows) {
+    if (rows && (!all->count || all->group[all->count - 1].model != model))
+        all->group[all->count++] = (group_t){model, 0};
+    if (rows) all->group[all->count - 1].rows += rows;
+}
+
+/* A product of a layer, behind the last one the head; each group has its own matrices. part: offset in a layer_t. */
+static void products(const groups_t *all, int layer, size_t part, const void *x, int activation, int output, void *y) {
+    for (int g = 0; g < all->count; g++) {
+        const text_t *m = all->group[g].model;
+        const void *own = (const char *)(m->tower.layer + layer) + part;
+        all->share[g] = (share_t){layer < m->tower.layers ? own : &m->head, all->group[g].rows};
+    }
+    product(all->pool, all->share, all->count, x, activation, output, y);
+}
+
+static const float *norm_of(const group_t *g, int layer, size_t part) {
+    const tower_t *t = &g->model->tower;
+    return layer < t->layers ? *(const float *const *)((const char *)(t->layer + layer) + part) : t->norm;
+}
+
+/* Likewise a norm of a layer, behind the last one the tower's. */
+static void norms(const groups_t *all, int layer, size_t part, const float *x, int output, void *y) {
+    for (int g = 0, from = 0, to = 0; g < all->count; from = to) {
+        const tower_t *t = &all->group[g].model->tower;
+        const float *weight = norm_of(all->group + g, layer, part);
+        while (g < all->count && norm_of(all->group + g, layer, part) == weight) to += all->group[g++].rows;
+        norm(all->pool, t, to - from, x + (long)from * t->hidden, weight, NULL, output,
+             (char *)y + (long)from * t->hidden * (output == TO_BF16 ? 2 : 4));
+    }
+}
+
+/* x: the spans' embeddings one after another, overwritten. rows: which of them are wanted, ascending; logits: one line
+   for each. m: one of the models, whose shapes and formats are all the others', too. */
 static void read_tokens(pool_t *pool, const text_t *m, int count, const span_t *given, float *x, int wanted,
                         const int32_t *rows, float *logits) {
     const tower_t *t = &m->tower;
@@ -214,9 +260,12 @@ static void read_tokens(pool_t *pool, const text_t *m, int count, const span_t *
     void *b = pool_scratch(pool, -1, S_B, (size_t)MAX(n, wanted) * MAX(t->intermediate, t->heads * d) * 4);
     float *qkv = pool_scratch(pool, -1, S_QKV, (size_t)n * qkv_width * 4);
     void *q = pool_scratch(pool, -1, S_X, (size_t)n * t->heads * d * 4);
+    groups_t all = {pool, 0, pool_scratch(pool, -1, S_GROUPS, count * (sizeof(group_t) + sizeof(share_t))), NULL};
+    all.share = (share_t *)(all.group + count);
 
     first_row[0] = 0;
     for (int s = 0; s < count; s++) {
+        add_rows(&all, given[s].model, given[s].count);
         first_row[s + 1] = first_row[s] + given[s].count;
         for (int i = 0; i < given[s].count; i++)
             for (int pair = 0; pair < d / 2; pair++) {
@@ -239,21 +288,26 @@ static void read_tokens(pool_t *pool, const text_t *m, int count, const span_t *
                 .output = as_out, .causal = 1,
             };
         }
-        norm(pool, t, n, x, l->norm1, NULL, written_as(&l->qkv, n), a);
-        product(pool, &l->qkv, n, a, PLAIN, TO_F32, qkv);
+        norms(&all, i, offsetof(layer_t, norm1), x, written_as(&l->qkv, n), a);
+        products(&all, i, offsetof(layer_t, qkv), a, PLAIN, TO_F32, qkv);
         turn_t job = {t, qkv, turn, q, spans, first_row};
         pool_run(pool, n, turn_task, &job);
         attention(pool, count, spans);
-        product(pool, &l->out, n, a, PLAIN, ADD_TO_F32, x);
-        norm(pool, t, n, x, l->norm2, NULL, written_as(&l->up, n), a);
-        product(pool, &l->up, n, a, GATED, written_as(&l->down, n), b);
-        product(pool, &l->down, n, b, PLAIN, ADD_TO_F32, x);
+        products(&all, i, offsetof(layer_t, out), a, PLAIN, ADD_TO_F32, x);
+        norms(&all, i, offsetof(layer_t, norm2), x, written_as(&l->up, n), a);
+        products(&all, i, offsetof(layer_t, up), a, GATED, written_as(&l->down, n), b);
+        products(&all, i, offsetof(layer_t, down), b, PLAIN, ADD_TO_F32, x);
     }
     if (!wanted) return;
     float *last = b;
-    for (int i = 0; i < wanted; i++) memcpy(last + (long)i * t->hidden, x + (long)rows[i] * t->hidden, t->hidden * 4L);
-    norm(pool, t, wanted, last, t->norm, NULL, written_as(&m->head, wanted), a);
-    product(pool, &m->head, wanted, a, PLAIN, TO_F32, logits);
+    all.count = 0;
+    for (int i = 0, s = 0; i < wanted; i++) {
+        while (rows[i] >= first_row[s + 1]) s++;
+        add_rows(&all, given[s].model, 1);
+        memcpy(last + (long)i * t->hidden, x + (long)rows[i] * t->hidden, t->hidden * 4L);
+    }
+    norms(&all, t->layers, 0, last, written_as(&m->head, wanted), a);
+    products(&all, t->layers, 0, a, PLAIN, TO_F32, logits);
 }
 
 /* For measurements and tests: y = W x for float rows. */
@@ -265,7 +319,7 @@ static void multiply(pool_t *pool, const linear_t *w, int rows, const float *x, 
         for (long i = 0; i < n; i++) half[i] = narrow(x[i]);
         given = half;
     }
-    product(pool, w, rows, given, PLAIN, TO_F32, y);
+    product_of(pool, w, rows, given, PLAIN, TO_F32, y);
 }
 
 static long cache_bytes(const tower_t *t, int capacity) { return t->layers * layer_words(t, capacity) * 4; }

@@ -2,6 +2,10 @@
 #define KERNELS_H
 #include "pool.h"
 
+/* Scratch of pool_scratch: shared, and of each worker. */
+enum { S_UNITS, S_SCALES, S_SUMS, S_A, S_B, S_QKV, S_X, S_CACHE, S_TURN, S_GROUPS, S_ADDED, S_INNER, S_TASKS };
+enum { W_PANEL, W_SCORES, W_WEIGHTS, W_INNER };
+
 /* One compiled copy for an instruction set. */
 typedef struct {
     void (*see)(pool_t *, const vision_t *, int tiles, const float *pixels, float *features);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include "pool.h"
 
-enum { SPINS = 20000, SLABS = 12, MAX_WORKERS = 256 };
+enum { SPINS = 20000, SLABS = 13, MAX_WORKERS = 256 };
 
 typedef struct {
     void *memory[SLABS];

@@ -1,8 +1,7 @@
 /* y = W x + bias, for every format of weights and of inputs, with what follows it. */
 #ifndef PRODUCT_H
 #define PRODUCT_H
-#include "kernels.h"
-#include "vector.h"
+#include "lowrank.h"
 
 /* ---- inputs of a product ---- */
 
@@ -83,8 +82,6 @@ static void convert_task(void *job, int row, int worker) {
         int8_row((const uint16_t *)c->x + row * n, n, units + row * n, (float *)c->to.scale + row, (int32_t *)c->to.sum + row);
 }
 
-enum { S_UNITS, S_SCALES, S_SUMS, S_A, S_B, S_QKV, S_X, S_CACHE, S_TURN, S_TASKS, W_PANEL = 0, W_SCORES, W_WEIGHTS };
-
 /* x: rows of F32 or BF16, as written_as says. */
 static rows_t rows_for(pool_t *pool, const linear_t *w, int rows, const void *x) {
     rows_t to = {kind_for(w, rows), rows, w->inputs, x, NULL, NULL};
@@ -106,8 +103,10 @@ enum output { TO_F32 = F32, TO_BF16 = BF16, ADD_TO_F32 };
 typedef struct {
     const linear_t *w;
     rows_t x;
+    const added_t *added; /* of each row, or NULL */
     int activation, output;
     void *y; /* rows of `outputs`, GATED: half as many */
+    int from, to; /* rows of x and y */
     int panels, block, panels_a_task;
     pool_t *pool;
 } product_t;
@@ -143,27 +142,16 @@ static void finish(const product_t *p, int row, int rows, int panel, float out[R
     }
 }
 
-/* `rows` is a constant wherever these are inlined. */
-#define FOR_ROWS(n, CALL)                          \
-    switch (n) {                                   \
-        case 1: CALL(1); break;                    \
-        case 2: CALL(2); break;                    \
-        case 3: CALL(3); break;                    \
-        case 4: CALL(MIN(4, R)); break;            \
-        case 5: CALL(MIN(5, R)); break;            \
-        default: CALL(R);                          \
-    }
-
 /* The first `wanted` columns of a panel; the last few of them by a narrow tile, as those of a head of 72 dimensions. */
 static void float_tiles(int bf16, int n, long units, const uint32_t *x, const uint32_t *w, const char *ahead, int wanted,
                         float out[R][PANEL]) {
     for (int c = 0; c < wanted; c += W * C) {
         vf sum[R][C];
         int vectors = wanted - c <= W ? 1 : C;
-#define F32_TILE(rows) tile_f32(rows, C, units, x, units, w + c, ahead, sum)
-#define BF16_TILE(rows) tile_bf16(rows, C, units, x, units, w + c, ahead, sum)
-#define NARROW_F32_TILE(rows) tile_f32(rows, 1, units, x, units, w + c, ahead, sum)
-#define NARROW_BF16_TILE(rows) tile_bf16(rows, 1, units, x, units, w + c, ahead, sum)
+#define F32_TILE(rows) tile_f32(rows, C, units, x, units, w + c, PANEL, ahead, sum)
+#define BF16_TILE(rows) tile_bf16(rows, C, units, x, units, w + c, PANEL, ahead, sum)
+#define NARROW_F32_TILE(rows) tile_f32(rows, 1, units, x, units, w + c, PANEL, ahead, sum)
+#define NARROW_BF16_TILE(rows) tile_bf16(rows, 1, units, x, units, w + c, PANEL, ahead, sum)
         if (vectors == C) {
             if (bf16) { FOR_ROWS(n, BF16_TILE) } else { FOR_ROWS(n, F32_TILE) }
         } else {
@@ -180,7 +168,7 @@ static void int8_tiles(int n, const product_t *p, int row, const uint32_t *w, in
     const uint32_t *x = (const uint32_t *)p->x.units + row * units;
     for (int c = 0; c < PANEL; c += W * C) {
         vi sum[R][C];
-#define INT8_TILE(rows) tile_int8(rows, C, units, x, units, w + c, ahead, sum)
+#define INT8_TILE(rows) tile_int8(rows, C, units, x, units, w + c, PANEL, ahead, sum)
         FOR_ROWS(n, INT8_TILE)
         for (int i = 0; i < n; i++)
             for (int j = 0; j < C; j++) {
@@ -291,7 +279,7 @@ static void product_task(void *job, int task, int worker) {
     int widens = p->x.kind == BF16 && whole_number_weights(p->w);
     int tasks_a_block = (p->panels + p->panels_a_task - 1) / p->panels_a_task;
     int first = task % tasks_a_block * p->panels_a_task, last = MIN(first + p->panels_a_task, p->panels);
-    int start = task / tasks_a_block * p->block, end = MIN(start + p->block, p->x.rows);
+    int start = p->from + task / tasks_a_block * p->block, end = MIN(start + p->block, p->to);
     int step = p->x.kind == SPLIT ? 3 : R;
     long units = p->x.inputs / (p->x.kind == F32 ? 1 : 2);
     float out[R][PANEL] __attribute__((aligned(64)));
@@ -315,6 +303,7 @@ static void product_task(void *job, int task, int worker) {
             else
                 float_tiles(p->x.kind == BF16, n, units, (const uint32_t *)p->x.units + row * units, w, ahead, PANEL, out);
             if (p->w->format == INT8 && p->x.kind != INT8) scale_columns(p, n, panel, out);
+            if (p->added) add_low_rank(p->added + row, n, panel, out);
             finish(p, row, n, panel, out);
         }
     }
@@ -324,15 +313,28 @@ static void product_task(void *job, int task, int worker) {
    the products; they come from the third-level cache if need be (benchmarks/LOG.md). */
 enum { BLOCK_BYTES = 2 << 20 };
 
-static void product(pool_t *pool, const linear_t *w, int rows, const void *x, int activation, int output, void *y) {
-    product_t job = {w, rows_for(pool, w, rows, x), activation, output, y, (w->outputs + PANEL - 1) / PANEL, FEW, 1, pool};
-    if (rows <= MANY) job.panels_a_task = MAX(1, job.panels / (8 * pool_workers(pool)));
-    if (rows > FEW) {
-        long row_bytes = w->inputs * (job.x.kind == F32 ? 4L : job.x.kind == INT8 ? 1L : 2L);
-        job.block = MAX(BLOCK_BYTES / row_bytes / R * R, 4 * R);
+/* x: rows of all shares, as written_as says of them together. Shares of one matrix read it once. */
+static void product(pool_t *pool, const share_t *share, int shares, const void *x, int activation, int output, void *y) {
+    int rows = 0;
+    for (int s = 0; s < shares; s++) rows += share[s].rows;
+    rows_t inputs = rows_for(pool, share->w, rows, x);
+    const added_t *added = added_for(pool, share, shares, rows, x, inputs.kind == BF16 || inputs.kind == INT8);
+    for (int s = 0, from = 0, to = 0; s < shares; from = to) {
+        const linear_t *w = share[s].w;
+        while (s < shares && share[s].w->panels == w->panels && share[s].w->bias == w->bias) to += share[s++].rows;
+        product_t job = {w, inputs, added, activation, output, y, from, to, (w->outputs + PANEL - 1) / PANEL, FEW, 1, pool};
+        if (to - from <= MANY) job.panels_a_task = MAX(1, job.panels / (8 * pool_workers(pool)));
+        if (to - from > FEW) {
+            long row_bytes = w->inputs * (inputs.kind == F32 ? 4L : inputs.kind == INT8 ? 1L : 2L);
+            job.block = MAX(BLOCK_BYTES / row_bytes / R * R, 4 * R);
+        }
+        int blocks = (to - from + job.block - 1) / job.block;
+        pool_run(pool, blocks * ((job.panels + job.panels_a_task - 1) / job.panels_a_task), product_task, &job);
     }
-    int blocks = (rows + job.block - 1) / job.block;
-    pool_run(pool, blocks * ((job.panels + job.panels_a_task - 1) / job.panels_a_task), product_task, &job);
+}
+static void product_of(pool_t *pool, const linear_t *w, int rows, const void *x, int activation, int output, void *y) {
+    share_t all = {w, rows};
+    product(pool, &all, 1, x, activation, output, y);
 }
 
 #endif

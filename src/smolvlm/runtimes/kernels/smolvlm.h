@@ -12,6 +12,22 @@
 enum { PANEL = 64, GROUP = 32 };
 enum format { F32, BF16, INT8, INT4 };
 
+/* Some rows of an adapter's B, transposed: values[ranks][32] from `at` on, for 32 outputs that lie side by side. */
+typedef struct {
+    int32_t rank, ranks; /* of A: the first, and how many */
+    int64_t at;
+} block_t;
+
+/* What an adapter adds to a product: y += B (A x). Where a product has several matrices, their As lie side by side, and a
+   block has the ranks of its own one. Values are floats, or bf16. */
+typedef struct {
+    const void *a; /* [units][ranks], and 64 bytes that are read for nothing */
+    const void *b; /* the blocks' values, scaled */
+    const block_t *block;
+    const int32_t *first; /* [outputs / 32 + 1]: the first block of each 32 outputs */
+    int32_t ranks, bf16;
+} low_rank_t;
+
 /* y = W x + bias. INT8: bytes are value + 128, scale[outputs]. INT4: halves are value + 8, scale[panel][group][64]. */
 typedef struct {
     const void *panels;
@@ -20,6 +36,7 @@ typedef struct {
     int32_t inputs, outputs;
     int32_t format;
     int32_t int8_inputs; /* multiply with inputs rounded to int8, row by row, instead of bf16 */
+    const low_rank_t *added; /* an adapter's, or NULL */
 } linear_t;
 
 typedef struct {
@@ -50,10 +67,13 @@ typedef struct {
     int32_t vocabulary;
 } text_t;
 
-/* New tokens of one sequence. cache: its slab of sm_cache_bytes; start: how many tokens are in it already. */
+/* New tokens of one sequence. cache: its slab of sm_cache_bytes; start: how many tokens are in it already. model: the
+   one that reads it, of the same shapes and formats as the others'; where their matrices are the same ones, they are
+   read once for all. */
 typedef struct {
     void *cache;
     int32_t capacity, start, count;
+    const text_t *model;
 } span_t;
 
 typedef struct pool pool_t;

@@ -76,6 +76,17 @@ ALWAYS vf magnitude(vf x) { return (vf)((vu)x & 0x7fffffff); }
 /* To the nearest whole number, ties to even, of values below 2^22. */
 ALWAYS vi rounded(vf x) { return (vi)(x + 12582912.0f) - 0x4b400000; }
 
+/* `rows` is a constant wherever these are inlined. */
+#define FOR_ROWS(n, CALL)                          \
+    switch (n) {                                   \
+        case 1: CALL(1); break;                    \
+        case 2: CALL(2); break;                    \
+        case 3: CALL(3); break;                    \
+        case 4: CALL(MIN(4, R)); break;            \
+        case 5: CALL(MIN(5, R)); break;            \
+        default: CALL(R);                          \
+    }
+
 /* ---- bf16 ---- */
 
 ALWAYS float widen(uint16_t x) {
@@ -154,22 +165,22 @@ ALWAYS vi dot_int8(vi sum, vu x, vu w) {
 #endif
 }
 
-/* A tile of `rows` x `vectors` (at most C) over `units`. x: rows of `stride` units; w: a panel, from the tile's first column.
-   ahead: weights that are wanted next; a line of them is fetched with each unit, as multiplying leaves the memory idle. */
-#define DEFINE_TILE(NAME, TYPE, DOT)                                                                              \
-    ALWAYS void NAME(const int rows, const int vectors, long units, const uint32_t *x, long stride,               \
-                     const uint32_t *w, const char *ahead, TYPE sum[R][C]) {                                      \
-        for (int i = 0; i < rows; i++)                                                                            \
-            for (int j = 0; j < vectors; j++) sum[i][j] = (TYPE){0};                                                  \
-        for (long u = 0; u < units; u++, w += PANEL) {                                                            \
-            vu column[C];                                                                                         \
-            if (ahead) __builtin_prefetch(ahead + 64 * u, 0, 2);                                                  \
-            for (int j = 0; j < vectors; j++) column[j] = *(const vu *)(w + j * W);                               \
-            for (int i = 0; i < rows; i++) {                                                                      \
-                vu value = splat_bits(x[i * stride + u]);                                                         \
-                for (int j = 0; j < vectors; j++) sum[i][j] = DOT(sum[i][j], value, column[j]);                   \
-            }                                                                                                     \
-        }                                                                                                         \
+/* A tile of `rows` x `vectors` (at most C) over `units`. x: rows of `stride` units; w: from the tile's first column on, lines
+   of `width`, which is PANEL in a panel. ahead: weights that are wanted next; a line of them is fetched with each unit, as multiplying leaves the memory idle. */
+#define DEFINE_TILE(NAME, TYPE, DOT)                                                                \
+    ALWAYS void NAME(const int rows, const int vectors, long units, const uint32_t *x, long stride, \
+                     const uint32_t *w, long width, const char *ahead, TYPE sum[R][C]) {            \
+        for (int i = 0; i < rows; i++)                                                              \
+            for (int j = 0; j < vectors; j++) sum[i][j] = (TYPE){0};                                \
+        for (long u = 0; u < units; u++, w += width) {                                              \
+            vu column[C];                                                                           \
+            if (ahead) __builtin_prefetch(ahead + 64 * u, 0, 2);                                    \
+            for (int j = 0; j < vectors; j++) column[j] = *(const vu *)(w + j * W);                 \
+            for (int i = 0; i < rows; i++) {                                                        \
+                vu value = splat_bits(x[i * stride + u]);                                           \
+                for (int j = 0; j < vectors; j++) sum[i][j] = DOT(sum[i][j], value, column[j]);     \
+            }                                                                                       \
+        }                                                                                           \
     }
 DEFINE_TILE(tile_f32, vf, dot_f32)
 DEFINE_TILE(tile_bf16, vf, dot_bf16)
