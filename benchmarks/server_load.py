@@ -6,10 +6,11 @@
 The bundled model; a real server process on this machine, which the clients share. Questions: 40 % about one picture,
 20 % text, 20 % several pictures, 20 % videos of 2 to 6 s, all drawn and sent inside the request; half streamed, a
 quarter sampled with a seed. Each is answered by the library first, one after another; an answer is wrong when it, or
-its reason to end, isn't the library's, and lost when anything but a whole answer came. They are so many that the server
-has forgotten what it saw when one comes again; how much it remembered is told. First one client on a fresh server, for
-a fifth of the time, then all. Memory is what all processes of the server hold, added up: flat is at most 5 % between
-the medians of fifths of the last half.
+its reason to end, isn't the library's, and lost when anything but a whole answer came. In five minutes they are so many
+that the server has forgotten what it saw when one comes again; how much it remembered is told. First one client on a
+fresh server, for a fifth of the time, then all. Memory is what all processes of the server hold, added up: flat is at
+most 5 % between the medians of fifths of the last half. What a server adds to the library's time to the first text is
+server_latency.py's.
 
 --rival: pictures and text alone, nothing sampled, pictures cut into tiles as transformers cuts them, for a third of the
 time with either server, on the same weights (under the name idefics3, which transformers loads without torchvision)
@@ -28,7 +29,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from server_client import Client, Reply
@@ -136,7 +136,7 @@ def make_questions(count: int, kinds: tuple[str, ...], *, plain: bool) -> list[Q
 
 
 def measure_ours(clients: int, minutes: float) -> tuple[list[Run], dict[str, Any]]:
-    """One client, then all, on one server; memory, what it remembered, and first text beside the library's."""
+    """One client, then all, on one server; what memory it held, and how much it remembered."""
     questions = make_questions(max(int(QUESTIONS_A_MINUTE * minutes), 2 * clients), WHOLE_MIX, plain=False)
     port = free_port()
     with server(our_command(port), port, "/ready") as pid:
@@ -152,11 +152,6 @@ def measure_ours(clients: int, minutes: float) -> tuple[list[Run], dict[str, Any
             "last_half_mb": [round(one, 1) for one in held], "drift": max(held) / min(held) - 1,
             "peak_mb": max(memory.samples), **remembered(counters(port)),
         }  # fmt: skip
-    both = [(question.first_s, reply.first_s) for question, reply in alone.answered]
-    pairs = [(own, served) for own, served in both if own is not None and served is not None]
-    found["library_first_s"] = median(own for own, _ in pairs)
-    found["served_first_s"] = median(served for _, served in pairs)
-    found["added_first_s"] = median(served - own for own, served in pairs)
     return [alone, together], found
 
 
@@ -206,8 +201,7 @@ def main() -> None:
     rows = [run.row("whole mix") for run in runs]
     show(rows)
     print(f"\n| | |\n|---|---|\n| memory in the last half, MB | {found['last_half_mb']} |")
-    for name in ("drift", "peak_mb", "remembered_tiles", "remembered_tokens", "library_first_s", "served_first_s",
-                 "added_first_s"):  # fmt: skip
+    for name in ("drift", "peak_mb", "remembered_tiles", "remembered_tokens"):
         print(f"| {name} | {found[name]:.4g} |")
     faults = [fault for run in runs for fault in (*run.wrong, *run.lost)]
     if options.rival:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -29,14 +28,12 @@ PICTURES = ("scene", "read", "chart", "document", "tiles", "photograph")
 
 @dataclass(frozen=True)
 class Question:
-    """body: of the request, without what each server calls the model. text, reason: the library's answer. first_s: to
-    the first text of it, when it is streamed."""
+    """body: of the request, without what each server calls the model. text, reason: the library's answer."""
 
     kind: str
     body: dict[str, Any]
     text: str
     reason: str
-    first_s: float | None
 
     @property
     def streamed(self) -> bool:
@@ -58,19 +55,9 @@ def make_question(vlm: VLM, index: int, kinds: tuple[str, ...], *, plain: bool) 
     choosing: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": index}
     choosing = choosing if sampled else {"temperature": 0.0}
     options: dict[str, Any] = {"messages": messages, "max_new_tokens": MAX_TOKENS, "loop_guard": True, **choosing}
-    streamed, first_s = index % 2 == 1, None
-    if streamed:
-        began = time.perf_counter()
-        stream = vlm.stream(**options)
-        next(stream, "")
-        first_s = time.perf_counter() - began
-        for _ in stream:
-            pass
-        answer = stream.answer
-    else:
-        answer = vlm.ask(**options)
-    body = {"messages": messages, "max_tokens": MAX_TOKENS, "stream": streamed, **choosing}
-    return Question(kind, body, answer.text, answer.finish_reason, first_s)
+    answer = vlm.ask(**options)
+    body = {"messages": messages, "max_tokens": MAX_TOKENS, "stream": index % 2 == 1, **choosing}
+    return Question(kind, body, answer.text, answer.finish_reason)
 
 
 def _content(kind: str, index: int, detail: str) -> list[dict[str, Any]]:

@@ -179,7 +179,7 @@ class Session:
             patch.chdir(self._repository)
             for line in dry.stdout.splitlines():
                 if line.startswith(".venv/bin/smolvlm "):
-                    assert _exit_code(shlex.split(line)[1:]) == 0
+                    assert self._execute(shlex.split(line.removeprefix(".venv/bin/")), patch) == 0
         return dry.returncode
 
 

@@ -77,7 +77,7 @@ def child(*words: str) -> str:
 @pytest.mark.parametrize("mode", MODES)
 def test_what_the_native_motor_keeps_is_what_its_rule_says(standin: Path, mode: str) -> None:
     motor = NativeMotor(standin, mode)
-    kept = sum(array.nbytes for array in motor._kept if isinstance(array, np.ndarray))
+    kept = sum(array.nbytes for array in motor._weights.kept if isinstance(array, np.ndarray))
     told, _ = weight_bytes("native", motor.config, stored_tensors(standin, motor.config), mode)
     assert told == pytest.approx(kept, rel=0.02)
     assert native_slot(motor.config, mode, 300) == motor.slot_bytes(300)

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from smolvlm import errors
-from smolvlm.media.fetch import HostRefused
 from smolvlm.server.failures import Failure, RequestError, describe, failure
 from smolvlm.server.settings import Limits
 from tests.serving import PICTURE, VIDEO, call, serving, user
@@ -40,7 +39,7 @@ from tests.serving import PICTURE, VIDEO, call, serving, user
         (errors.ImageError("m"), 400, "invalid_request_error", "invalid_image"),
         (errors.VideoError("m"), 400, "invalid_request_error", "invalid_video"),
         (errors.FetchError("m"), 422, "invalid_request_error", "media_not_fetched"),
-        (HostRefused("m"), 422, "invalid_request_error", "media_not_fetched"),
+        (errors.HostError("m"), 422, "invalid_request_error", "media_not_fetched"),
         (errors.MediaError("m"), 413, "invalid_request_error", "media_too_large"),
         (errors.PromptError("m"), 400, "invalid_request_error", "invalid_prompt"),
         (errors.InputError("m"), 400, "invalid_request_error", None),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import ContextLengthError as ContextLengthError
     from .errors import DataError as DataError
     from .errors import FetchError as FetchError
+    from .errors import HostError as HostError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
     from .errors import MediaError as MediaError
@@ -72,6 +73,7 @@ _HOMES = {
         "ContextLengthError",
         "DataError",
         "FetchError",
+        "HostError",
         "ImageError",
         "InputError",
         "MediaError",

@@ -6,6 +6,7 @@ SmolVLMError
 │   │   ├── ImageError
 │   │   ├── VideoError
 │   │   └── FetchError               a URL that is refused, or whose download failed
+│   │       └── HostError            a host that is unknown, or not of the open internet
 │   ├── PromptError                  placeholders, media and messages don't fit together
 │   ├── ContextLengthError           more tokens than the model holds
 │   ├── MemoryBudgetError            more memory than is free, or than was set aside for tokens
@@ -42,6 +43,10 @@ class VideoError(MediaError):
 
 class FetchError(MediaError):
     """A URL that is refused by the guard, or a download that failed."""
+
+
+class HostError(FetchError):
+    """A host that is unknown, or whose address is not for everybody to reach. Its message names both."""
 
 
 class PromptError(InputError):

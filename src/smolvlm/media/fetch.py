@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from ..errors import FetchError
+from ..errors import FetchError, HostError
 
 Resolver = Callable[[str, int], list[str]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -41,10 +41,6 @@ _REFUSED = tuple(
     ipaddress.ip_network(network)
     for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "fec0::/10", "100::/64")
 )
-
-
-class HostRefused(FetchError):
-    """A host that is unknown, or whose address is not for everybody to reach. Its message names both."""
 
 
 @dataclass(frozen=True)
@@ -210,12 +206,12 @@ def _look_up(host: str, port: int, policy: FetchPolicy, deadline: float, url: st
     resolve = policy.resolve or _system_resolver
     found = _within(deadline, lambda: resolve(host, port))
     if not found:
-        raise HostRefused(f"{_name(url)} can't be downloaded: the host {host!r} is unknown. Check the spelling.")
+        raise HostError(f"{_name(url)} can't be downloaded: the host {host!r} is unknown. Check the spelling.")
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])
         permitted = any(address in network for network in policy.permitted if network.version == address.version)
         if not permitted and not is_public(address):
-            raise HostRefused(
+            raise HostError(
                 f"{_name(url)} leads to {address}, which is not an address of the open internet; such downloads are "
                 "refused. Download the file yourself and give its path."
             )

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from ..errors import FetchError, ImageError, MediaError, VideoError
-from ..media.fetch import FetchPolicy, HostRefused, fetch
+from ..errors import FetchError, HostError, ImageError, MediaError, VideoError
+from ..media.fetch import FetchPolicy, fetch
 from ..media.source import Source, locate, shown
 from .failures import RequestError
 from .settings import Settings
@@ -157,7 +157,7 @@ def _fetch(reference: Reference, access: Access) -> bytes:
         raise FetchError("This server fetches nothing.")
     try:
         content = fetch(reference.text, max_bytes=access.fetch_bytes, timeout_s=access.fetch_s, policy=access.policy)
-    except HostRefused as error:  # its message tells about names and addresses of this network
+    except HostError as error:  # its message tells about names and addresses of this network
         raise FetchError(
             f"The {reference.name} is not fetched: its address is not one of the open internet."
         ) from error
