@@ -2,8 +2,8 @@
 
     python -m tests.notebooks examples/image_qa.ipynb        runs it and writes its outputs into the file
 
-As in Jupyter, a cell's last expression is shown, a picture as PNG and anything else as text; so are figures that pyplot
-has open; and a line `!command` is for the shell. Here a command that fails ends the run.
+As in Jupyter, a cell's last expression is shown unless a semicolon follows, a picture as PNG and anything else as text;
+so are figures that pyplot has open; and a line `!command` is for the shell. Here a command that fails ends the run.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _run(code: str, names: dict[str, Any], where: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if printed.getvalue():
         found.append({"output_type": "stream", "name": "stdout", "text": printed.getvalue().splitlines(keepends=True)})
-    if shown is not None:
+    if shown is not None and not code.rstrip().endswith(";"):
         found.append({"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": _shown(shown)})
     return found + [
         {"output_type": "display_data", "metadata": {}, "data": _shown(picture)} for picture in _open_figures()
