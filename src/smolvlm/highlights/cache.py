@@ -68,6 +68,10 @@ def _hold(directory: Path) -> int | None:
             descriptor = os.open(used, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # removed in between
             continue
+        except FileExistsError:  # by mkdir: removed and made again while it looked, or a file of that name
+            if directory.is_file():
+                raise
+            continue
         except OSError:
             if (directory / "complete").exists():
                 return None
