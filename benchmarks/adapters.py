@@ -4,10 +4,11 @@
     python benchmarks/adapters.py --size 500m --dtype float32 --rank 64 --rounds 9
 
 Random weights; LoRA of rank 16 on every linear layer of both towers and the connector, also random. Eight sequences of
-128 tokens, then a token for each of them at a time. "four" gives each of four adapters two of the sequences, "apart"
-reads them in a forward for each adapter instead of one for all: what it would be without rows of several adapters in a
-product. "merged" is another copy of the weights that holds one adapter. In one process, in turn over the rounds;
-medians, and the fastest and the slowest round. Prints a table, then one JSON line.
+128 tokens, then a token for each of them at a time, a step. "four" gives each of four adapters two of the sequences;
+"four apart" reads them in a forward for each adapter instead of one for all: what it would be without rows of several
+adapters in a product. "merged" is another copy of the weights that holds one adapter. In one process, in turn over the
+rounds; the fastest and the median of all steps, prompts and tiles, and the medians' share of the base's. Prints a
+table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SEQUENCES, PROMPT, STEPS = 8, 128, 32
 LONG = 1024  # tokens of the prompt that is read at once
+UNITS = {"decode": SEQUENCES, "prompt": LONG, "tile": 1}  # tokens, or tiles, of each that is timed
 Owners = Sequence["LiveAdapter | None"]
 
 
@@ -55,46 +57,46 @@ def write_adapter(directory: Path, config: SmolVLMConfig, rank: int, seed: int) 
     return directory
 
 
-def decode(motor: NativeMotor, owners: Owners, apart: bool = False) -> float:
-    """New tokens a second. apart: a forward for each adapter."""
+def decode(motor: NativeMotor, owners: Owners, apart: bool = False) -> list[float]:
+    """Seconds of each step. apart: a forward for each adapter."""
     slots = [motor.open(PROMPT + STEPS) for _ in owners]
     for slot, owner in zip(slots, owners, strict=True):
         motor.forward([Span(slot, np.arange(10, 10 + PROMPT), adapter=owner)], [])
     spans = [Span(slot, np.array([7]), adapter=owner) for slot, owner in zip(slots, owners, strict=True)]
     groups = [[span for span in spans if span.adapter is one] for one in dict.fromkeys(owners)] if apart else [spans]
 
-    def write() -> None:
-        for _ in range(STEPS):
-            for group in groups:
-                motor.forward(group, range(len(group)))
+    def step() -> None:
+        for group in groups:
+            motor.forward(group, range(len(group)))
 
-    return len(owners) * STEPS / timed(write)
-
-
-def prefill(motor: NativeMotor, owner: LiveAdapter | None) -> float:
-    """Tokens a second of a long prompt."""
-    slot = motor.open(LONG)
-    return LONG / timed(lambda: motor.forward([Span(slot, np.arange(LONG) % 1000 + 10, adapter=owner)], [LONG - 1]))
+    return [timed(step) for _ in range(STEPS)]
 
 
-def look(motor: NativeMotor, owner: LiveAdapter | None) -> float:
-    """Seconds for a tile."""
+def prefill(motor: NativeMotor, owner: LiveAdapter | None) -> list[float]:
+    """Seconds of a long prompt."""
+    slot, ids = motor.open(LONG), np.arange(LONG) % 1000 + 10
+    return [timed(lambda: motor.forward([Span(slot, ids, adapter=owner)], [LONG - 1]))]
+
+
+def look(motor: NativeMotor, owner: LiveAdapter | None) -> list[float]:
+    """Seconds of a tile."""
     side = motor.config.vision_config.image_size
     pixels = np.random.default_rng(0).uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
-    return timed(lambda: motor.encode(pixels, owner))
+    return [timed(lambda: motor.encode(pixels, owner))]
 
 
 def measure(directory: Path, adapters: Sequence[Path], dtype: str, threads: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each job, and what an adapter takes."""
     from smolvlm.runtimes.native import NativeMotor
 
     motor = NativeMotor(directory, dtype, threads=threads)
     merged = NativeMotor(directory, dtype, threads=threads, adapter=adapters[0])
     live = [motor.load_adapter(one) for one in adapters]
-    one, four = [live[0]] * SEQUENCES, [live[at * len(live) // SEQUENCES] for at in range(SEQUENCES)]
-    jobs: dict[str, Callable[[], float]] = {
+    four = [live[at * len(live) // SEQUENCES] for at in range(SEQUENCES)]
+    jobs: dict[str, Callable[[], list[float]]] = {
         "decode, base": lambda: decode(motor, [None] * SEQUENCES),
         "decode, merged": lambda: decode(merged, [None] * SEQUENCES),
-        "decode, one": lambda: decode(motor, one),
+        "decode, one": lambda: decode(motor, [live[0]] * SEQUENCES),
         "decode, four": lambda: decode(motor, four),
         "decode, four apart": lambda: decode(motor, four, apart=True),
         "prompt, base": lambda: prefill(motor, None),
@@ -105,12 +107,9 @@ def measure(directory: Path, adapters: Sequence[Path], dtype: str, threads: int,
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
-            if number:
-                found[name].append(job())
-            else:
-                job()  # warm-up
-    found["MB of an adapter"] = [live[0].num_bytes / 1e6]
-    return found
+            seconds = job()
+            found[name] += seconds if number else []  # the first round is the warm-up
+    return {**found, "MB": [live[0].num_bytes / 1e6]}
 
 
 def main() -> None:
@@ -129,18 +128,24 @@ def main() -> None:
         adapters = [write_adapter(Path(folder, str(seed)), config, options.rank, seed) for seed in range(4)]
         found = {one: measure(directory, adapters, one, options.threads, options.rounds) for one in options.dtype}
     show(options.size, found)
-    print(json.dumps({"size": options.size, "rank": options.rank, "rounds": found}))
+    table = {one: speeds(rows) for one, rows in found.items()}
+    print(json.dumps({"size": options.size, "rank": options.rank, "rounds": options.rounds, "speeds": table}))
+
+
+def speeds(found: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """name -> fastest and median, in tokens or tiles a second."""
+    done = {name: UNITS[name.split(",")[0]] for name in found if "," in name}
+    return {name: (count / min(found[name]), count / median(found[name])) for name, count in done.items()}
 
 
 def show(size: str, found: dict[str, dict[str, list[float]]]) -> None:
-    print(f"| {size} | {' | '.join(found)} |\n|---{'|---' * len(found)}|")
-    for name in next(iter(found.values())):
-        cells = []
-        for rows in found.values():
-            values, base = rows[name], rows.get(f"{name.split(',')[0]}, base", [1.0])
-            share = f", {median(values) / median(base):.2f}x base" if "," in name else ""
-            cells.append(f"{median(values):.4g} ({min(values):.4g} to {max(values):.4g}){share}")
+    print(f"| {size}, fastest (median) | {' | '.join(found)} |\n|---{'|---' * len(found)}|")
+    columns = [speeds(rows) for rows in found.values()]
+    for name in columns[0]:
+        base = f"{name.split(',')[0]}, base"
+        cells = [f"{own[name][0]:.4g} ({own[name][1]:.4g}), {own[name][1] / own[base][1]:.2f}x" for own in columns]
         print(f"| {name} | {' | '.join(cells)} |")
+    print(f"| MB of an adapter | {' | '.join(format(rows['MB'][0], '.3g') for rows in found.values())} |")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import torch
 from smolvlm import LoraConfig, SmolVLMForConditionalGeneration, load_adapter
 from smolvlm.checkpoint.safetensors import read_header
 from smolvlm.errors import CheckpointError, InputError
+from smolvlm.generation.engine import Engine, run
+from smolvlm.generation.scheduler import Generation
 from smolvlm.runtimes.bindings import TextStruct
 from smolvlm.runtimes.kernels import build as kernels
 from smolvlm.runtimes.motor import LiveAdapter, Motor, Span
@@ -20,6 +22,7 @@ from smolvlm.runtimes.native import NativeMotor
 from smolvlm.runtimes.onnx import OnnxMotor
 from smolvlm.runtimes.quantise import quantise
 from smolvlm.runtimes.torch import TorchMotor
+from smolvlm.types import SamplingParams
 from tests.adapted import saved_adapter
 from tests.motors import odd_config, write
 from tests.tiny import tiny_checkpoint
@@ -141,6 +144,37 @@ def mixed_equals_alone(motor: Motor, live: Sequence[LiveAdapter | None], bound: 
             assert_near(together[[row]], expected, bound)
         news = [np.array([20 + at + step]) for at in range(len(prompts))]
         prompts = [np.append(prompt, new) for prompt, new in zip(prompts, news, strict=True)]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("piece", [7, 200])
+def test_requests_that_come_and_go_get_the_tokens_of_each_alone(runtime: str, piece: int, tmp_path: Path) -> None:
+    """Prompts that begin alike, with all adapters, read in pieces and copied from each other under little memory."""
+    base = tiny_checkpoint(tmp_path / "base")
+    motor = motor_of(runtime, base)
+    saved = [saved_adapter(tmp_path / str(seed), base, LoraConfig("text", r=3), seed) for seed in range(3)]
+    live = [None, *(motor.load_adapter(directory) for directory in saved)]
+    rng = np.random.default_rng(3)
+    begin, params = rng.integers(10, 500, 50), SamplingParams(max_new_tokens=6)
+    asked = [
+        (live[number % 4], np.append(begin[: 50 - 10 * (number % 3)], rng.integers(10, 500, 3))) for number in range(16)
+    ]
+
+    def write(engine: Engine, number: int) -> Generation:
+        return engine.submit(Generation(asked[number][1], None, params, (), adapter=asked[number][0]))
+
+    memory = 6 * motor.slot_bytes(64)
+    shared = Engine(motor, memory_bytes=memory, tokens_a_step=piece, most_running=5)
+    own: list[Generation] = []
+    while len(own) < len(asked) or shared.busy:
+        if len(own) < len(asked) and rng.random() < 0.6:
+            own.append(write(shared, len(own)))
+        shared.step()
+    assert sum(generation.cached_tokens for generation in own) > 0, "some of the beginnings were known"
+    for number, generation in enumerate(own):
+        alone = Engine(motor, memory_bytes=memory)
+        run(alone, [expected := write(alone, number)])
+        assert generation.token_ids == expected.token_ids and generation.finish_reason == "length"
 
 
 @needs_kernels
