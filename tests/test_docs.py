@@ -42,6 +42,7 @@ SUBSTITUTES = (
     (r'"cuda"', '"cpu"'),
     (r"smolvlm bench", "smolvlm bench --model nano"),
     (r"recipes/nano(-\d)?\.toml", "small.toml"),
+    (r"(--output runs/mine --method lora)", r"\1 --steps 2"),
     (r"(benchmarks/nano_scores\.py)", rf"{REPOSITORY}/\1 --cases 2 --only who"),
     (r"(?<![\w/])(src|examples)/", rf"{REPOSITORY}/\1/"),
 )
