@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,17 +71,18 @@ def test_questions_are_the_same_every_time_and_a_quarter_is_sampled(load: Module
 
 def test_memory_is_that_of_a_process_and_all_below_it(load: ModuleType) -> None:
     process = importlib.import_module("server_process")
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'held = bytes([1]) * 2**26; input()'])"
     with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE) as parent:
-        while len(process.family(parent.pid)) < 2:
+        while max(map(process.resident_mb, process.family(parent.pid)), default=0) < 64:  # the child's bytes
             assert parent.poll() is None
+        assert process.resident_mb(parent.pid) < 64
         memory = process.Memory(parent.pid)
         memory.start()
         while not memory.samples:
             pass
         samples = memory.stop()
         parent.communicate(b"\n")
-    assert samples[0] > process.resident_mb(os.getpid()) / 100
+    assert samples[0] > 64
     assert process.resident_mb(parent.pid) == 0
     assert process.last_half([0.0] * 10 + [1.0, 1, 2, 2, 3, 3, 4, 4, 5, 5]) == [1, 2, 3, 4, 5]
 
