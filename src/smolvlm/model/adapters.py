@@ -73,15 +73,21 @@ class LoraLinear(nn.Linear):
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs), in the base's dtype; the adapter computes in its own."""
+        """(..., inputs) -> (..., outputs), in the base's dtype; the adapter computes in its own, or in autocast's."""
+        dtype, device = self.lora_A.dtype, x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            x = x.to(dtype)  # once for both: a product casts for itself, and a cast to A's dtype would be undone
         if self.matrix is None:
             plain = F.linear(x, self.weight, self.bias)
         else:
             plain = self.matrix.product(x, self.bias)
         if not self.enabled:
             return plain
-        inner = F.dropout(x.to(self.lora_A.dtype), self.dropout, self.training)
-        added = F.linear(F.linear(inner, self.lora_A), self.lora_B) * self.scaling  # (..., outputs)
+        inner = F.dropout(x.to(dtype), self.dropout, self.training)
+        added = F.linear(F.linear(inner, self.lora_A), self.lora_B)  # (..., outputs)
+        if self.scaling != 1:
+            added = added * self.scaling
         if self.magnitude is not None:
             if self.dropout and self.training:
                 straight = self._straight(inner)  # of what dropout left, as the reference

@@ -80,8 +80,8 @@ class LowBitMatrix(nn.Module):
         device = x.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
-        out: Tensor = _Product.apply(x, self)
-        return out if bias is None else out + bias.to(out.dtype)
+        out: Tensor = _Product.apply(x, self, None if bias is None else bias.to(x.dtype))
+        return out
 
     def extra_repr(self) -> str:
         return f"{self.shape[0]}, {self.shape[1]}, bits={self.bits}"
@@ -102,17 +102,18 @@ class LowBitLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T. A plain product would keep W for the backward pass; this one makes it again from its codes."""
+    """x W^T + bias. A plain product would keep W for the backward pass; this one makes it again from its codes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: LowBitMatrix) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: LowBitMatrix, bias: Tensor | None) -> Tensor:
         ctx.matrix = matrix
-        return F.linear(x, matrix.dequantised(x.dtype))
+        return F.linear(x, matrix.dequantised(x.dtype), bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.matrix.dequantised(grad.dtype), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        bias = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        return grad @ ctx.matrix.dequantised(grad.dtype), None, bias
 
 
 def quantise_base(

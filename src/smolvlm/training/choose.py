@@ -19,13 +19,13 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
-MOST_TINY = 375  # of a tiny model, half of it on videos: minutes on two cores
+MOST_TINY = 300  # of a tiny model, half of it on videos: minutes on two cores
 EPOCHS, EPOCHS_TINY = 3, 5
 RANK = 16
 # All weights, by part. New words of a tiny model need a high rate where words are made, and its rest a low one to stay.
 RATES = {"vision": 5e-6, "connector": 1e-4, "text": 2e-5, "embeddings": 2e-5}
-RATES_TINY = {"vision": 1e-4, "connector": 1e-4, "text": 1e-4, "embeddings": 1e-3}
-BUNDLED, REPLAY = "nano", 1.0  # of the bundled model: as many of the scenes that it was trained on as new samples
+RATES_TINY = {"vision": 1.5e-4, "connector": 1.5e-4, "text": 1.5e-4, "embeddings": 1e-3}
+BUNDLED, REPLAY = "nano", 1 / 3  # of the bundled model: scenes, with all their questions, for each new sample
 
 
 def choose_method(parameters: int, free_bytes: int | None) -> Method:
@@ -57,7 +57,8 @@ def finetuning(
         "weight_decay": 0.01, "save_every": max(25, steps // 10), "evaluate_every": max(25, steps // 4),
         "data": [{"path": path} for path in paths],
     }  # fmt: skip
-    if start == BUNDLED:
+    if start == BUNDLED:  # new answers are mostly short, those of the scenes long
+        values["even_answers"] = 0.5
         values["data"].append({"path": SCENES, "weight": round(REPLAY * rows / SCENE_ROWS, 6)})
     if validation:
         values["validation"] = [{"path": path} for path in validation]
@@ -91,7 +92,7 @@ def as_toml(values: dict[str, Any]) -> str:
 
 def _rate(tiny: bool, method: Method) -> float:
     if method == "full":
-        return 1e-4 if tiny else 2e-5
+        return 1.5e-4 if tiny else 2e-5
     return 1.5e-3 if tiny else 1e-4
 
 

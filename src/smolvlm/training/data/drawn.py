@@ -16,7 +16,7 @@ SEED = 1_000  # none that the bundled model or its tests were drawn with
 
 
 class SceneTable:
-    """`scenes:` is every skill, `scenes:read,chart` are some. A row is one question on one scene."""
+    """`scenes:` is every skill, `scenes:read,chart` are some. A row is one scene with all its questions."""
 
     root: Path | None = None
     window = 1
@@ -40,12 +40,15 @@ class SceneTable:
     def row(self, index: int) -> dict[str, Any]:
         """Columns as a file of messages has them, pictures decoded."""
         scene = draw(self._skills[index % len(self._skills)], SEED, index)
-        turn = scene.turns[index // len(self._skills) % len(scene.turns)]
         media: list[dict[str, Any]] = [
             {"type": "image", "image": picture, "detail": scene.detail} for picture in scene.pictures
         ]
         if scene.clip:
             media = [{"type": "video", "video": list(scene.clip.frames)}]
-        asked = [*media, {"type": "text", "text": turn.question}]
-        answer = [{"type": "text", "text": turn.answer}]
-        return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": text}]}
+            for turn in scene.turns
+            for role, text in (("user", turn.question), ("assistant", turn.answer))
+        ]
+        messages[0]["content"][:0] = media
+        return {"messages": messages}
