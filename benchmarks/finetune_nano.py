@@ -56,7 +56,8 @@ def drawn(skill: str, split: str) -> Iterator[tuple[Scene, str]]:
         else:
             scene = scenes.draw("video", 7, index, split)
             told = [turn.answer for turn in scene.turns if turn.kind == "direction"]
-            if len(told) == 1 and told[0] in COMPASS:
+            moves = sum(turn.answer.count(" moves ") for turn in scene.turns if turn.kind == "happens")
+            if len(told) == moves == 1 and told[0] in COMPASS:  # where two things move the question has two answers
                 yield scene, COMPASS[told[0]]
 
 

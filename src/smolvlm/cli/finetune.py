@@ -126,4 +126,4 @@ def _show(text: str, options: argparse.Namespace) -> None:
 
 def _absolute(path: str) -> str:
     """The recipe lives in the output's folder and says where data are, wherever it is called from."""
-    return path if path.startswith("hub:") else str(Path(path).expanduser().absolute())
+    return path if path.startswith(("hub:", "scenes:")) else str(Path(path).expanduser().absolute())
