@@ -218,10 +218,10 @@ def stage(name: str, output: Path, changes: list[str]) -> dict[str, Any]:
         before, after = {"model": output / "assembled"}, {"model": output / "assembled", "adapter": checkpoint}
         score = lambda vlm: scenes_told(vlm, "scene", ("colour_of", "shape_of", "where"), 0.3)  # noqa: E731
     elif name == "sft":
-        what = "two to three things described"
+        what = "bar charts: a value, the highest"
         before = {"model": output / "assembled", "adapter": output / "run-vision" / "checkpoint"}
         after = {"model": checkpoint}
-        score = lambda vlm: scenes_told(vlm, "scene", ("describe",), 0.5)  # noqa: E731
+        score = lambda vlm: scenes_told(vlm, "chart", ("chart_value", "chart_highest"), 0.5)  # noqa: E731
     elif name == "video":
         what, before, after = (
             "direction of a movement",
