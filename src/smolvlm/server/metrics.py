@@ -26,27 +26,27 @@ class Metrics:
     """The numbers of one server; several in a process don't mix."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self._told = CollectorRegistry()
+        own = ("", "", "", self._told)  # no namespace, subsystem or unit
         self.requests = Counter(
-            "smolvlm_http_requests", "Requests answered, by route and status.", ("route", "status"),
-            registry=self.registry,
-        )  # fmt: skip
+            "smolvlm_http_requests", "Requests answered, by route and status.", ("route", "status"), *own
+        )
         self.request_s = Histogram(
-            "smolvlm_http_request_duration_seconds", "From a request's headers to its last byte.", ("route",),
-            buckets=REQUEST_S, registry=self.registry,
+            "smolvlm_http_request_duration_seconds", "From a request's headers to its last byte.", ("route",), *own,
+            buckets=REQUEST_S,
         )  # fmt: skip
         self.first_token_s = Histogram(
-            "smolvlm_time_to_first_token_seconds", "From a request to the first token of its answer.",
-            buckets=FIRST_TOKEN_S, registry=self.registry,
+            "smolvlm_time_to_first_token_seconds", "From a request to the first token of its answer.", (), *own,
+            buckets=FIRST_TOKEN_S,
         )  # fmt: skip
         self.between_tokens_s = Histogram(
-            "smolvlm_inter_token_latency_seconds", "From one token of an answer to the next.",
-            buckets=BETWEEN_TOKENS_S, registry=self.registry,
+            "smolvlm_inter_token_latency_seconds", "From one token of an answer to the next.", (), *own,
+            buckets=BETWEEN_TOKENS_S,
         )  # fmt: skip
 
     def watch(self, desk: Desk, kitchen: Kitchen) -> None:
         """Tell the load of these, too."""
-        self.registry.register(_Load(desk, kitchen))
+        self._told.register(_Load(desk, kitchen))
 
     def count_refusal(self, status: int) -> None:
         """Of a request that came to no route."""
@@ -54,7 +54,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """In Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._told)
 
 
 class _Load(Collector):
