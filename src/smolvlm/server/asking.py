@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from ..errors import BusyError, ConfigError
@@ -22,8 +22,9 @@ from .failures import RequestError
 from .kitchen import Kitchen
 from .metrics import Metrics
 from .parts import Order
-from .replies import VERSION
+from .replies import VERSION, Fields
 from .settings import Settings
+from .sse import JSON, EventStream
 
 Result = TypeVar("Result")
 
@@ -214,6 +215,24 @@ async def while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         if not doing.done():
             doing.cancel()
             await asyncio.wait((doing,))
+
+
+class Reply(Protocol):
+    """An answer as its client gets it: events, or one piece."""
+
+    def events(self, asked: Asked) -> AsyncIterator[bytes]: ...
+
+    def whole(self, answers: Sequence[Answer]) -> Fields: ...
+
+
+async def respond(request: Request, asked: Asked, reply: Reply, streamed: bool) -> Response:
+    """What was asked for as a stream or whole. When it ends, or its client goes away, so does what it asked."""
+    if streamed:
+        return EventStream(reply.events(asked), asked.close)
+    try:
+        return JSON(reply.whole(await while_there(request, asked.answers())))
+    finally:
+        asked.close()
 
 
 async def body_of(request: Request) -> bytes:

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from ..types import Answer, OutputRule, SamplingParams, TokenLogprob
 from ..vlm.desk import Piece
-from .asking import Asked, Service, body_of, while_there
+from .asking import Asked, Service, body_of, respond, while_there
 from .failures import RequestError
 from .house import service_of
 from .parts import read_chat
 from .replies import Fields, chat_logprobs, new_id, seen, usage
 from .settings import Settings
-from .sse import DONE, JSON, EventStream, event
+from .sse import DONE, event
 from .wire import Completing, format_rule
 
 router = APIRouter()
@@ -74,12 +74,7 @@ async def create_chat_completion(request: Request) -> Response:
     work = ask(service, body)
     del body  # its pictures are large, and the answer may take long
     asked = await while_there(request, work)
-    if streamed:
-        return EventStream(reply.events(asked), asked.close)
-    try:
-        return JSON(reply.whole(await while_there(request, asked.answers())))
-    finally:
-        asked.close()
+    return await respond(request, asked, reply, streamed)
 
 
 async def ask(service: Service, body: ChatBody) -> Asked:

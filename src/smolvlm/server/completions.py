@@ -12,12 +12,12 @@ from pydantic import Field
 
 from ..types import Answer, TokenLogprob
 from ..vlm.desk import Piece
-from .asking import Asked, Service, body_of, while_there
+from .asking import Asked, Service, body_of, respond, while_there
 from .failures import RequestError
 from .house import service_of
 from .parts import read_prompt
 from .replies import Fields, new_id, usage
-from .sse import DONE, JSON, EventStream, event
+from .sse import DONE, event
 from .wire import Completing
 
 router = APIRouter()
@@ -39,12 +39,7 @@ async def create_completion(request: Request) -> Response:
     service = service_of(request)
     body = CompletionBody.read(await body_of(request), service.settings)
     asked, reply = await while_there(request, ask(service, body)), CompletionReply(service, body)
-    if body.stream:
-        return EventStream(reply.events(asked), asked.close)
-    try:
-        return JSON(reply.whole(await while_there(request, asked.answers())))
-    finally:
-        asked.close()
+    return await respond(request, asked, reply, bool(body.stream))
 
 
 async def ask(service: Service, body: CompletionBody) -> Asked:

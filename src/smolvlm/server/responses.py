@@ -15,13 +15,13 @@ from pydantic import BaseModel, Field
 
 from ..types import Answer, OutputRule, TokenLogprob
 from ..vlm.desk import Piece
-from .asking import Asked, Service, body_of, while_there
+from .asking import Asked, Service, body_of, respond, while_there
 from .failures import describe
 from .house import service_of
 from .parts import read_responses_input
 from .replies import Fields, chat_logprobs, new_id, seen
 from .settings import Settings
-from .sse import JSON, EventStream, event
+from .sse import event
 from .wire import STRICT, Choosing, format_rule
 
 router = APIRouter()
@@ -80,13 +80,7 @@ async def create_response(request: Request) -> Response:
     work = ask(service, body)
     del body  # its pictures are large, and the answer may take long
     asked = await while_there(request, work)
-    if streamed:
-        return EventStream(reply.events(asked), asked.close)
-    try:
-        (answer,) = await while_there(request, asked.answers())
-        return JSON(reply.ended(answer))
-    finally:
-        asked.close()
+    return await respond(request, asked, reply, streamed)
 
 
 async def ask(service: Service, body: ResponseBody) -> Asked:
@@ -115,6 +109,10 @@ class ResponseReply:
             "top_p": 1.0 if body.top_p is None else body.top_p, "truncation": "disabled", "usage": None,
             "user": body.user, "metadata": body.metadata or {},
         }  # fmt: skip
+
+    def whole(self, answers: Sequence[Answer]) -> Fields:
+        (answer,) = answers
+        return self.ended(answer)
 
     def ended(self, answer: Answer) -> Fields:
         """The whole response."""

@@ -66,12 +66,10 @@ def finetuning(
         values["betas"] = [0.9, 0.98] if tiny else [0.9, 0.999]
         values["rates"] = {**(RATES_TINY if tiny else RATES), **({"vision": 0.0} if videos else {})}
     else:
-        where: dict[str, Any] = {"target_modules": ["text", "connector"]}
+        where = "all-linear" if tiny and not videos else ["text", "connector"]
+        values["adapter"] = {"r": RANK, "lora_alpha": RANK, "target_modules": where}
         if tiny:  # an adapter alone can't say words that the model has never said, so the head is trained whole
-            where = {"target_modules": "all-linear", "modules_to_save": ["lm_head"]}
-            if videos:
-                where["target_modules"] = ["text", "connector"]
-        values["adapter"] = {"r": RANK, "lora_alpha": RANK, **where}
+            values["adapter"]["modules_to_save"] = ["lm_head"]
         values["weights"] = "float32" if tiny else "bfloat16"
         if method == "qlora":
             values["adapter"]["bits"] = 4
