@@ -98,7 +98,7 @@ def new_skill(vlm: smolvlm.VLM, skill: str, cases: int = ASKED) -> float:
 def old_skills(model: str | None, cases: int, file: Path) -> float:
     """Mean over the rows of nano_scores.py."""
     command = [sys.executable, str(HERE / "nano_scores.py"), "--runtime", "native", "--jobs", "2", "--json", str(file)]
-    command += ["--cases", str(cases), *(["--model", model] if model else [])]
+    command += ["--plain", "--cases", str(cases), *(["--model", model] if model else [])]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return fmean(row["right"] for row in json.loads(file.read_text())["rows"])
 

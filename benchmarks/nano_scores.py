@@ -112,8 +112,8 @@ class Result:
     cases: int
     right: float
     held_out: float | None
-    majority: float
-    chance: float
+    majority: float | None
+    chance: float | None
     blind: float | None
     floor: int | None
     misses: tuple[tuple[str, str, str], ...]
@@ -178,9 +178,12 @@ def without_looking(row: Row, seed: int, asked: list[tuple[Scene, Turn]]) -> tup
     return majority / len(asked), chance / len(asked)
 
 
-def score(model: Answering, row: Row, seed: int, count: int) -> Result:
+def score(model: Answering, row: Row, seed: int, count: int, plain: bool = False) -> Result:
+    """plain: how often it is right, and no more."""
     asked = cases(row, seed, count)
     right, misses = share_right(model, asked)
+    if plain:
+        return Result(row.name, len(asked), right, None, None, None, None, row.floor, tuple(misses[:5]))
     held_out = blind = None
     if row.skill in HELD_OUT_SKILLS:
         unseen = cases(row, seed, count, held_out=True)
@@ -214,7 +217,7 @@ def start_work(arguments: argparse.Namespace) -> None:
 def work(number: int) -> tuple[Result, float]:
     """Score a row; with the seconds it took."""
     started = time.perf_counter()
-    result = score(MODEL, ROWS[number], ARGUMENTS.seed, ARGUMENTS.cases)
+    result = score(MODEL, ROWS[number], ARGUMENTS.seed, ARGUMENTS.cases, ARGUMENTS.plain)
     return result, time.perf_counter() - started
 
 
@@ -237,6 +240,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--runtime", default="torch", choices=("torch", "native"))
     parser.add_argument("--jobs", type=int, default=1, help="rows scored at a time, each in a process of its own")
+    parser.add_argument("--plain", action="store_true", help="nothing beside: held out, blind, majority, chance")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--misses", action="store_true", help="show up to five wrong answers a row")
     arguments = parser.parse_args()

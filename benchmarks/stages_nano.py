@@ -8,7 +8,7 @@
   sft      stages 2 and 3: all weights, from what stage 1 left
   video    video SFT, at the published shares of video, pictures and text
   dpo      preference alignment: held-out pairs whose better answer is the likelier one, beside the start
-  grpo     rewards: prices on receipts, exactly right
+  grpo     rewards: which of two events in a clip came first, exactly right
 
 The recipes are recipes/stages/*.toml; image QA is examples/image_qa.ipynb, video fine-tuning in finetune_nano.py. Each
 run is one `smolvlm train`, in full, in a process of its own. Scores are of unseen material, exact and greedy, before
@@ -33,10 +33,11 @@ import torch
 
 import smolvlm
 from smolvlm import scenes
-from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, COLOURS, SHAPES
+from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, COLOURS, SHAPES, Scene, Turn
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "stages"
 WARM = ("red", "orange", "yellow", "pink")
+ORDER = ("first", "last", "before")
 STAGES = ("context", "vision", "sft", "video", "dpo", "grpo")
 
 
@@ -83,7 +84,7 @@ def write_facts(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def worded(split: str) -> Iterator[tuple[scenes.Scene, str, str]]:
+def worded(split: str) -> Iterator[tuple[Scene, str, str]]:
     """(a picture of one thing, the better wording, the worse one)."""
     for index in count():
         scene = scenes.draw("scene", 31, index, split, level=0.0)
@@ -106,23 +107,25 @@ def write_pairs(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def priced(split: str) -> Iterator[tuple[scenes.Scene, scenes.Turn]]:
-    for index in count():
-        scene = scenes.draw("document", 31, index, split)
-        for turn in scene.turns:
-            if turn.kind == "price":
-                yield scene, turn
-                break
-
-
-def write_prices(folder: Path) -> None:
+def write_orders(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for number, (scene, turn) in enumerate(islice(priced("train"), 960)):
-        scene.pictures[0].save(folder / f"{number}.png")
-        content = [{"type": "image", "path": f"{number}.png"}, text(turn.question)]
-        lines.append(talk(content, turn.answer))
+    lines: list[dict[str, Any]] = []
+    for number, (scene, turn) in enumerate(islice(asked_of("video", ORDER, "train"), 960)):
+        assert scene.clip is not None
+        (folder / str(number)).mkdir(exist_ok=True)
+        for second, frame in enumerate(scene.clip.frames):
+            frame.save(folder / str(number) / f"{second:03d}.png")
+        lines.append(talk([{"type": "video", "path": str(number)}, text(turn.question)], turn.answer))
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def asked_of(skill: str, kinds: tuple[str, ...], split: str, level: float = 1.0) -> Iterator[tuple[Scene, Turn]]:
+    """Scenes with a question of one of these kinds, without end."""
+    for index in count():
+        scene = scenes.draw(skill, 77, index, split, level=level)
+        turn = next((turn for turn in scene.turns if turn.kind in kinds), None)
+        if turn:
+            yield scene, turn
 
 
 def take_apart(folder: Path) -> None:
@@ -161,22 +164,10 @@ def facts_told(vlm: smolvlm.VLM) -> float:
 
 def scenes_told(vlm: smolvlm.VLM, skill: str, kinds: tuple[str, ...], level: float) -> float:
     asked: list[tuple[dict[str, Any], str]] = []
-    for index in count():
-        scene = scenes.draw(skill, 77, index, "test", level=level)
-        turn = next((turn for turn in scene.turns if turn.kind in kinds), None)
-        if turn:
-            media = {"videos": [list(scene.clip.frames)]} if scene.clip else {"images": list(scene.pictures)}
-            asked.append(({"question": turn.question, "detail": scene.detail, **media}, turn.answer))
-        if len(asked) == 200:
-            return right(vlm, asked)
-    raise AssertionError("there are as many as are asked for")
-
-
-def prices_told(vlm: smolvlm.VLM) -> float:
-    found = islice(priced("test"), 200)
-    return right(
-        vlm, [({"question": turn.question, "images": list(scene.pictures)}, turn.answer) for scene, turn in found]
-    )
+    for scene, turn in islice(asked_of(skill, kinds, "test", level), 200):
+        media = {"videos": [list(scene.clip.frames)]} if scene.clip else {"images": list(scene.pictures)}
+        asked.append(({"question": turn.question, "detail": scene.detail, **media}, turn.answer))
+    return right(vlm, asked)
 
 
 def preferred_words(vlm: smolvlm.VLM) -> float:
@@ -233,8 +224,9 @@ def stage(name: str, output: Path, changes: list[str]) -> dict[str, Any]:
         write_pairs(output / "pairs")
         what, score, before, after = "better wording is the likelier", preferred_words, {}, {"adapter": checkpoint}
     else:
-        write_prices(output / "prices")
-        what, score, before, after = "prices on receipts", prices_told, {}, {"adapter": checkpoint}
+        write_orders(output / "orders")
+        what, before, after = "order of two events", {}, {"adapter": checkpoint}
+        score = lambda vlm: scenes_told(vlm, "video", ORDER, 1.0)  # noqa: E731
     found = score(smolvlm.load(**before))
     seconds = train(name, output, changes)
     return {"stage": name, "what": what, "before": found, "after": score(smolvlm.load(**after)),

@@ -2,12 +2,14 @@
 
     python benchmarks/training_speed.py                     256M geometry, random weights, five rounds
     python benchmarks/training_speed.py --rounds 3 --samples 4 --words 200 --frozen
+    python benchmarks/training_speed.py --device cuda --samples 16 --size 500m
 
 The job: steps of AdamW in bfloat16 autocast over float32 weights, a batch of conversations with one picture of one tile
 and an answer. Ours: the trainer's own batches and loss. transformers: its model on the same samples, padded, labels on
 the answers; the loop around it is the same. Every measurement is a process of its own, the two in turn; medians of
 rounds, each the median of steps after two that warm up. --frozen: the vision tower isn't trained, as in the published
-notebooks. tokens/s counts real tokens, image tokens included. Prints a table, then one JSON line. Linux only.
+notebooks. tokens/s counts real tokens, image tokens included; peak_mb is of the process, on a GPU of its tensors.
+Prints a table, then one JSON line. Linux only.
 """
 
 from __future__ import annotations
@@ -47,31 +49,34 @@ def samples_of(directory: Path, count: int, words: int) -> list[Any]:
     return found
 
 
-def step_of_ours(directory: Path, samples: list[Any], frozen: bool) -> Any:
+def step_of_ours(directory: Path, samples: list[Any], frozen: bool, device: str) -> Any:
     import torch
 
     from smolvlm.model import SmolVLMForConditionalGeneration
     from smolvlm.training.collate import batches_of
-    from smolvlm.training.objectives import Trainee, answer_loss
+    from smolvlm.training.data import Source
+    from smolvlm.training.objectives import Trainee, loss_of
+    from smolvlm.training.recipe import Recipe
     from smolvlm.training.steps import as_sample
 
-    model = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype="float32").train()
+    model = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype="float32", device_map=device).train()
     model.model.vision_model.requires_grad_(not frozen)
     (batch,) = batches_of([as_sample(one) for one in samples], 2, 10_000, 1_000_000, pack=True)
-    trainee, whole = Trainee(model, torch.bfloat16), float(batch.weight.sum())
+    objective = loss_of(Trainee(model, torch.bfloat16), Recipe("speed", 1, start="none", data=(Source("none"),)))
+    whole, batch = float(batch.weight.sum()), batch.to(device)
 
     def loss() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return answer_loss(trainee, batch, whole)
+        return objective(batch, whole, 0.0)
 
     return model, loss
 
 
-def step_of_theirs(directory: Path, samples: list[Any], frozen: bool) -> Any:
+def step_of_theirs(directory: Path, samples: list[Any], frozen: bool, device: str) -> Any:
     import torch
     import transformers
 
-    model = transformers.SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).train()
+    model = transformers.SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    model = model.to(device).train()
     model.model.vision_model.requires_grad_(not frozen)
     longest = max(one.tokens for one in samples)
     ids = torch.full((len(samples), longest), 2)
@@ -81,11 +86,12 @@ def step_of_theirs(directory: Path, samples: list[Any], frozen: bool) -> Any:
         labels[row, : one.tokens][torch.from_numpy(one.learned)] = ids[row, : one.tokens][torch.from_numpy(one.learned)]
     tiles = torch.from_numpy(np.stack([one.tiles for one in samples]))  # (samples, tiles, side, side, 3)
     pixels = tiles.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "pixel_values": pixels}
+    batch = {name: one.to(device) for name, one in batch.items()}
 
     def loss() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model(input_ids=ids, attention_mask=mask, pixel_values=pixels, labels=labels, use_cache=False)
-        return output.loss  # type: ignore[no-any-return]
+        with torch.autocast(device, torch.bfloat16):
+            return model(**batch, use_cache=False).loss  # type: ignore[no-any-return]
 
     return model, loss
 
@@ -93,9 +99,12 @@ def step_of_theirs(directory: Path, samples: list[Any], frozen: bool) -> Any:
 def measure(package: str, directory: Path, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
+    from smolvlm.model import cuda
+
     torch.manual_seed(0)
     samples = samples_of(directory, options.samples, options.words)
-    model, loss = (step_of_ours if package == "smolvlm" else step_of_theirs)(directory, samples, options.frozen)
+    step_of = step_of_ours if package == "smolvlm" else step_of_theirs
+    model, loss = step_of(directory, samples, options.frozen, options.device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     seconds, last = [], 0.0
@@ -107,9 +116,12 @@ def measure(package: str, directory: Path, options: argparse.Namespace) -> dict[
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         last = float(part.detach())
+        if options.device == "cuda":
+            cuda.wait(part.device)
         seconds.append(time.perf_counter() - start)
     step = median(seconds[2:])
-    return {"tokens_per_s": sum(one.tokens for one in samples) / step, "step_s": step, "peak_mb": peak_mb(),
+    peak = cuda.peak_memory(part.device) / 1e6 if options.device == "cuda" else peak_mb()
+    return {"tokens_per_s": sum(one.tokens for one in samples) / step, "step_s": step, "peak_mb": peak,
             "loss": last}  # fmt: skip
 
 
@@ -120,6 +132,8 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=200, help="of the longest answer")
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--size", default="256m", choices=("256m", "500m", "2.2b"))
     parser.add_argument("--package", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -128,12 +142,12 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, float]]] = {"smolvlm": [], "transformers": []}
     with tempfile.TemporaryDirectory() as folder:
-        make_checkpoint(Path(folder))
+        make_checkpoint(Path(folder), options.size)
         for number in range(options.rounds):
             for package, rounds in found.items():
                 print(f"round {number + 1} of {options.rounds}: {package}", file=sys.stderr)
                 command = [sys.executable, __file__, "--package", package, "--directory", folder, "--samples",
-                           str(options.samples), "--words", str(options.words)]  # fmt: skip
+                           str(options.samples), "--words", str(options.words), "--device", options.device]  # fmt: skip
                 printed = run_alone(package, command + ["--frozen"] * options.frozen, options.threads)
                 rounds.append(json.loads(printed))
     medians = {name: {key: median(one[key] for one in rounds) for key in COLUMNS} for name, rounds in found.items()}
@@ -145,7 +159,8 @@ def main() -> None:
         f"\ntokens/s {ours['tokens_per_s'] / theirs['tokens_per_s']:.2f} x, "
         f"memory {ours['peak_mb'] / theirs['peak_mb']:.2f} x"
     )
-    print(json.dumps({"rows": medians, "samples": options.samples, "words": options.words, "frozen": options.frozen}))
+    named = {name: value for name, value in vars(options).items() if name not in ("package", "directory")}
+    print(json.dumps({"rows": medians, **named}))
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def test_many_tiles_encoded_in_pieces_equal_one_batch(monkeypatch: pytest.Monkey
     model, pixels = tiny(), torch.rand(1, 5, 3, 16, 16)
     whole = model.get_image_features(pixels)
     monkeypatch.setattr("smolvlm.model.model.CPU_PATCHES_AT_ONCE", 16)
-    torch.testing.assert_close(model.get_image_features(pixels), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.get_image_features(pixels), whole, rtol=2e-6, atol=1e-6)
 
 
 @torch.inference_mode()

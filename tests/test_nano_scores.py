@@ -66,6 +66,8 @@ def test_always_yes_scores_half_of_the_balanced_questions(scores: ModuleType) ->
     assert result.blind == result.right
     assert result.chance == pytest.approx(0.5, abs=0.03)
     assert len(result.misses) == 5 and result.misses[0][2] == "yes"
+    plain = scores.score(Parrot(), row, 0, 300, plain=True)
+    assert plain.right == result.right and plain.blind is plain.majority is plain.chance is None
 
 
 def test_every_row_has_cases_and_they_are_of_its_kinds(scores: ModuleType) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 from random import Random
 
@@ -15,12 +16,14 @@ from PIL import Image
 
 from smolvlm.errors import ConfigError
 from smolvlm.model import SmolVLMForConditionalGeneration
+from smolvlm.model.place import planned_for_gpu
 from smolvlm.processing.processor import SmolVLMProcessor
 from smolvlm.scenes import draw
 from smolvlm.training import objectives
 from smolvlm.training.collate import batches_of, collate
-from smolvlm.training.data import Encoded, Encoder, Pair, Place, Sample
+from smolvlm.training.data import Encoded, Encoder, Pair, Place, Sample, Source
 from smolvlm.training.data.sample import Row, make_sample
+from smolvlm.training.halves import weights_in_half
 from smolvlm.training.objectives import (
     Trainee,
     answer_loss,
@@ -31,7 +34,7 @@ from smolvlm.training.objectives import (
     preferred,
     said_by,
 )
-from smolvlm.training.recipe import Preference, Reinforcement
+from smolvlm.training.recipe import Preference, Recipe, Reinforcement
 from smolvlm.training.rewards import REWARDS, reward_named
 from smolvlm.training.rollouts import advantages, roll_out
 from smolvlm.training.run import sample_maker
@@ -136,11 +139,45 @@ def test_the_loss_of_many_answers_is_the_same_in_parts(monkeypatch: pytest.Monke
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_the_way_of_a_gpu_gives_the_same_loss_and_gradients(compute: torch.dtype) -> None:
+    """Fused norms, one mask for all layers, all weights cast at once: on a CPU's tensors."""
+    batch, found = collate(drawn(), 2), []
+    recipe = Recipe("way", 1, start="nano", data=(Source("none"),))
+    for way in (nullcontext, planned_for_gpu):
+        one = Trainee(trainee().model, compute)
+        with way():
+            loss = objectives.loss_of(one, recipe)(batch, 100.0, 0.0)
+            loss.backward()
+        found.append((loss.detach(), {name: value.grad for name, value in one.model.named_parameters()}))
+    rounding = 5e-5 if compute == torch.float32 else 0.1  # both are up to 5 % away from float32's gradients
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=rounding, atol=0)
+    for name, gradient in found[0][1].items():
+        other = found[1][1][name]
+        assert (gradient is None) == (other is None), name
+        if gradient is not None and not name.endswith("k_proj.bias"):  # of nought but rounding
+            assert (gradient - other).norm() <= rounding * gradient.norm() + 1e-9, name
+
+
+def test_weights_cast_at_once_are_autocasts_and_go_back_where_they_were() -> None:
+    one, batch = Trainee(trainee().model, torch.bfloat16), collate(drawn(), 2)
+    names, found = list(one.model.state_dict()), []
+    for cast in (nullcontext(), weights_in_half(one.model)):
+        with objectives.autocast(one, batch), cast:
+            loss = answer_loss(one, batch, 100.0)
+        loss.backward()
+        found.append([value.grad for value in one.model.parameters()])
+        one.model.zero_grad()
+    assert list(one.model.state_dict()) == names
+    for first, second in zip(*found, strict=True):
+        assert (first is None and second is None) or torch.equal(first, second)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_likelihoods_and_their_gradient_are_those_of_cross_entropy(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objectives, "FLOATS_AT_ONCE", {"cpu": 3 * 500})  # three rows at a time
+    monkeypatch.setattr(objectives, "FLOATS_AT_ONCE", 3 * 500)  # three rows at a time
     generator = torch.Generator().manual_seed(0)
     logits = (5 * torch.randn(11, 500, generator=generator)).to(dtype)
     target, weight = torch.randint(500, (11,), generator=generator), torch.randn(11, generator=generator)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import smolvlm
 from smolvlm.cli import main
-from smolvlm.errors import CheckpointError, ConfigError
+from smolvlm.errors import CheckpointError, ConfigError, InputError
 from smolvlm.model import SmolVLMForConditionalGeneration
 from smolvlm.scenes import draw
 from smolvlm.training.collate import collate
@@ -285,6 +285,13 @@ def test_wrong_recipes_are_refused_by_name(tmp_path: Path, text: str, message: s
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'cuda' can't be used here"):
+        train(tiny_recipe(steps=1), tmp_path / "run", device="cuda", workers=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, MissingDependencyError
+from .place import on_cpu
 
 WEIGHTS_AT_ONCE = 4 * 2**20  # of the products for training: four heads of 1,024 patches
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
@@ -50,7 +51,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim).
 
-    mask: bool, broadcastable to (batch, heads, queries, keys), or None. causal: only without a mask, queries == keys.
+    mask: bool, broadcastable to (batch, heads, queries, keys), or None;
+    or of numbers that are added to the scores, but where a CPU learns. causal: only without a mask, queries == keys.
     implementation: a name, or a causal attention of its own that sees more keys than these (training/sequence.py).
     Returns (batch, queries, heads * head_dim) and, when asked for, weights (batch, heads, queries, keys): asking
     computes them eagerly, whatever the implementation.
@@ -97,7 +99,8 @@ def _eager(
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        least = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, least) if mask.dtype == torch.bool else scores + mask.clamp(min=least)
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)  # fp32, as the reference
     return F.dropout(weights, dropout) @ value, weights
 
@@ -111,7 +114,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: flo
 
 def _learns_on_cpu(query: Tensor) -> bool:
     """Whether the backward pass will come, in bfloat16, on a CPU."""
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+    if not on_cpu(query) or not torch.is_grad_enabled():
         return False
     return query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
 

@@ -33,6 +33,12 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
+def taken_memory(device: torch.device) -> int:
+    """Bytes of the whole GPU that somebody has taken, PyTorch's reserve and the driver's own included."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
+
+
 def forget_peak(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats(device)
 

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from ..checkpoint.lora import HEAD_MODULE, LoraConfig, Shape, linear_layers, require_targets
 from ..errors import ConfigError, InputError
 from .model import SmolVLMForConditionalGeneration
+from .place import on_cpu
 
 Bits = Literal[8, 4]
 BLOCK, GROUP = 64, 256  # values that share an absmax; those that share a largest one
@@ -63,7 +64,7 @@ class LowBitMatrix(nn.Module):
     def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(outputs, inputs), computed in float32."""
         out = torch.empty(self.shape, dtype=dtype, device=self.codes.device)
-        at_once = VALUES_AT_ONCE if out.device.type == "cpu" else -(-out.numel() // BLOCK) * BLOCK
+        at_once = VALUES_AT_ONCE if on_cpu(out) else -(-out.numel() // BLOCK) * BLOCK
         if self.bits == 8:
             rows = max(1, at_once // self.shape[1])
             for part, codes, scale in zip(out.split(rows), self.codes.split(rows), self.scale.split(rows), strict=True):

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from .place import on_cpu
+
 WORTH = 2**19  # numbers, under which a note costs more than they do
+WORTH_ON_GPU = 2**25  # where a note, and launching the making again, take longer than the rest of a layer
 Made = TypeVar("Made")
 Make = Callable[..., Tensor]  # of tensors alone
 
@@ -25,12 +28,13 @@ def through(make: Make, inputs: tuple[Tensor, ...], use: Callable[[Tensor], Made
     make: cheap, and the same every time. Under autocast its result is cast before use, as products would.
     keep: plainly, as where a whole layer is made again anyway, or nothing is learned.
     """
-    dtype = _product_dtype(inputs[0])
+    dtype = product_dtype(inputs[0])
 
     def cast(*given: Tensor) -> Tensor:
         return make(*given).to(dtype)
 
-    if keep or inputs[0].numel() < WORTH or not _learns(inputs):
+    worth = WORTH if on_cpu(inputs[0]) else WORTH_ON_GPU
+    if keep or inputs[0].numel() < worth or not _learns(inputs):
         return use(cast(*inputs))
     made: Tensor = _Remade.apply(cast, *inputs)
     node, storage, shape = made.grad_fn, made.untyped_storage()._cdata, made.shape
@@ -77,6 +81,7 @@ def _learns(inputs: tuple[Tensor, ...]) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Of products of x: autocast's, where there is one."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -13,7 +13,8 @@ from ..config import SmolVLMConfig, SmolVLMTextConfig
 from ..errors import InputError
 from .attention import Attention, attend
 from .cache import KVCache
-from .remade import through
+from .place import fused_rms_norm, on_cpu
+from .remade import product_dtype, through
 from .vision import activation
 
 Rotary = tuple[Tensor, Tensor]
@@ -29,7 +30,12 @@ class SmolVLMRMSNorm(nn.Module):
         return self.of(x, self.weight)
 
     def of(self, x: Tensor, weight: Tensor) -> Tensor:
-        """fp32 inside; cast back *before* the weight, as Llama does."""
+        """fp32 inside; cast back *before* the weight, as Llama does.
+
+        Where a GPU learns it is one kernel, which rounds once; here every step of it is a launch, and one back.
+        """
+        if torch.is_grad_enabled() and x.dtype == weight.dtype and not on_cpu(x):
+            return fused_rms_norm(x, weight, self.eps)
         normed = x.float()
         normed = normed * torch.rsqrt(normed.square().mean(-1, keepdim=True) + self.eps)
         return (weight * normed.to(x.dtype)).to(x.dtype)  # a weight that is trained in fp32 gives no wider a result
@@ -150,6 +156,8 @@ class SmolVLMTextModel(nn.Module):
         """
         past = cache.length if cache is not None else 0
         mask, causal = attention_pattern(attention_mask, x.shape[0], x.shape[1], past, x.device)
+        if mask is not None and torch.is_grad_enabled() and not output_attentions and not on_cpu(x):
+            mask = added(mask, product_dtype(x))  # else each layer makes its own, and keeps it for the backward pass
         turn = rotary(position_ids, self.config.head_size, self.config.rope_theta, x.dtype)
         states, attentions = [], []
         for layer in self.layers:
@@ -165,6 +173,11 @@ class SmolVLMTextModel(nn.Module):
         x = self.norm(x)
         hidden_states = (*states, x) if output_hidden_states else None
         return x, hidden_states, tuple(attentions) if output_attentions else None
+
+
+def added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as what is added to scores: 0 or -inf."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def attention_pattern(

@@ -87,7 +87,7 @@ def load_pretrained(
     _refuse_two("dtype", dtype, "torch_dtype", torch_dtype)
     _refuse_two("attn_implementation", attn_implementation, "_attn_implementation", _attn_implementation)
     wanted = _as_dtype(torch_dtype if dtype is None else dtype)
-    device = _as_device(device_map)
+    device = as_device(device_map)
     directory = hub.resolve(
         name_or_path, revision=revision, local_files_only=local_files_only, token=token, cache_dir=cache_dir
     )
@@ -166,14 +166,14 @@ def _as_dtype(value: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
     return dtype
 
 
-def _as_device(device_map: DeviceMap | None) -> torch.device:
+def as_device(device_map: DeviceMap | None) -> torch.device:
     """The one device of a device_map. Raises InputError for several, an unknown or an absent one."""
     if isinstance(device_map, dict):
         if list(device_map) != [""]:
             raise InputError(
                 f"device_map={device_map!r} spreads the model over devices; it runs on one: {{'': 'cuda:0'}} or 'auto'."
             )
-        return _as_device(device_map[""])
+        return as_device(device_map[""])
     if device_map is None:
         return torch.device("cpu")
     if device_map == "auto":

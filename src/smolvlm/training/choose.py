@@ -19,7 +19,7 @@ TINY = 50e6  # parameters under which a model was trained from nothing here, and
 FULL_BYTES = 16  # a parameter: weight, gradient, AdamW's two numbers, in float32
 LORA_BYTES = 2.5  # a frozen parameter in bfloat16, and its share of what is put on it
 STEPS, MOST_STEPS = 100, 2000  # a run is as long as its data say, within these
-MOST_TINY = 310  # of a tiny model, two thirds of it on videos: minutes on two cores
+MOST_TINY = 255  # of a tiny model, two thirds of it on videos: minutes on two cores
 EPOCHS, EPOCHS_TINY = 3, 5
 RANK = 16
 # All weights, by part. New words of a tiny model need a high rate where words are made, and its rest a low one to stay.

@@ -9,7 +9,7 @@ tests/reference/test_objectives.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from ..model import SmolVLMForConditionalGeneration
+from ..model.place import on_cpu
 from .collate import Batch
+from .halves import weights_in_half
 from .probes import Probes
 from .recipe import Preference, Recipe, Reinforcement
 
 LOGITS_AT_ONCE = 2**25  # numbers in memory together: of 680 targets of a vocabulary of 49,000, 64 MB in bfloat16
-FLOATS_AT_ONCE = {"cpu": 2**20}  # of them in float32: what stays in a processor's cache
+FLOATS_AT_ONCE = 2**20  # of them in float32, on a CPU: what stays in its cache
 
 
 @dataclass
@@ -66,12 +68,18 @@ def loss_of(trainee: Trainee, recipe: Recipe) -> Objective:
     """The recipe's loss of one batch, in the dtype that it computes in."""
 
     def compute(batch: Batch, whole: float, probe_weight: float) -> Tensor:
-        with autocast(trainee, batch):
+        with autocast(trainee, batch), _products_in_half(trainee, batch, recipe):
             if recipe.objective == "dpo":
                 return preference_loss(trainee, batch, recipe.dpo) / whole
             return answer_loss(trainee, batch, whole, probe_weight)
 
     return compute
+
+
+def _products_in_half(trainee: Trainee, batch: Batch, recipe: Recipe) -> AbstractContextManager[None]:
+    """Casts all weights at once, where that saves launches and nothing makes or moves weights later."""
+    later = recipe.recompute or recipe.shard or trainee.model.adapter is not None or on_cpu(batch.input_ids)
+    return nullcontext() if later or trainee.compute != torch.bfloat16 else weights_in_half(trainee.model)
 
 
 def autocast(trainee: Trainee, batch: Batch) -> torch.autocast:
@@ -203,4 +211,4 @@ class TargetLikelihood(torch.autograd.Function):
 
 
 def _rows_at_once(logits: Tensor) -> int:
-    return max(1, FLOATS_AT_ONCE.get(logits.device.type, LOGITS_AT_ONCE) // logits.shape[1])
+    return max(1, (FLOATS_AT_ONCE if on_cpu(logits) else LOGITS_AT_ONCE) // logits.shape[1])

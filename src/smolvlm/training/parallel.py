@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..model.weights import as_device
 
 BUCKET = 2**25  # numbers that are added up at once: 128 MiB in float32
 TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -46,9 +47,11 @@ def ranks(device: str) -> Iterator[Ranks]:
 def start(device: str) -> Ranks:
     """Join the processes that torchrun started: gloo on a CPU, NCCL on GPUs, where each process takes one.
 
-    Raises ConfigError when the environment names several processes and isn't torchrun's.
+    Raises InputError for a device that isn't here, ConfigError when the environment names several processes and isn't
+    torchrun's.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        as_device(device)
         return Ranks(device=device)
     missing = [name for name in TORCHRUN if name not in os.environ]
     if missing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..config import SmolVLMConfig
 from ..model import SmolVLMForConditionalGeneration
 from ..model.adapters import add_adapter
 from ..model.lowbit import quantise_base
+from ..model.place import planned_for_gpu
 from .objectives import log_likelihoods
 from .optimiser import freeze
 from .recipe import Recipe
@@ -35,7 +37,7 @@ OPTIMISER = {
 }  # numbers kept for each trained one (muon: of matrices; what else there is, is small)
 # Beside what is counted: fitted to the six cases of benchmarks/memory_plan.py on a CPU, within 8 % (glibc keeps holes
 # between what is alive, and half of the gradients again while weights are updated); of a GPU guesses.
-PROGRAM = {"cpu": 100 * 2**20, "cuda": 600 * 2**20}
+PROGRAM = {"cpu": 100 * 2**20, "cuda": 1600 * 2**20}
 HEAP = {"cpu": 1.13, "cuda": 1.0}  # times what a step has alive
 GRADIENTS = {"cpu": 1.5, "cuda": 1.0}  # times the gradients
 
@@ -80,8 +82,9 @@ def largest_batch(recipe: Recipe, budget: int, device: str = "cpu") -> Recipe | 
 
 def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> Plan:
     """The same for a batch of so many tiles and tokens, in one row."""
-    config = _config(recipe)
-    with FakeTensorMode(), _Alive() as alive:
+    config, kind = _config(recipe), device if device in HEAP else "cuda"
+    way = planned_for_gpu() if kind == "cuda" else nullcontext()
+    with way, FakeTensorMode(), _Alive() as alive:
         model = _model(recipe, config)
         weights = alive.bytes
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -93,7 +96,6 @@ def plan_batch(recipe: Recipe, tiles: int, tokens: int, device: str = "cpu") -> 
         if keeps_reference(recipe):
             weights *= 2
         own = sum(parameter.numel() * parameter.element_size() for parameter in trained)
-        kind = device if device in HEAP else "cuda"
         step = int(HEAP[kind] * (step - own) + GRADIENTS[kind] * own)
         return Plan(
             tiles, tokens, sum(parameter.numel() for parameter in model.parameters()),
@@ -109,7 +111,7 @@ def _config(recipe: Recipe) -> SmolVLMConfig:
 
 
 def _model(recipe: Recipe, config: SmolVLMConfig) -> SmolVLMForConditionalGeneration:
-    model = SmolVLMForConditionalGeneration(config, "eager" if recipe.model else None)
+    model = SmolVLMForConditionalGeneration(config)
     _cast(model, getattr(torch, recipe.weights))
     if recipe.adapter is not None:
         if recipe.bits != 16:

@@ -92,12 +92,10 @@ class SampleMaker:
         detail: Detail = "high" if split and len(scene.pictures) == 1 else scene.detail
         media, tiles, views = self._media(scene, "low" if scene.clip else detail)
         groups = [scene.turns] if linear else [(turn,) for turn in _all_turns(scene, rng, rounds)]
-        prefix: tuple[int, ...] = ()
-        branches = []
-        for turns in groups:
-            prefix, branch = self._branch(media, turns)
-            branches.append(branch)
-        return Sample(scene.skill, prefix, tuple(branches), tiles, self._patch_labels(scene, views))
+        said = [self._branch(media, turns) for turns in groups]
+        prefix = tuple(self.tokenizer.encode(said[-1][0]))  # the same of all
+        branches = tuple(branch for _, branch in said)
+        return Sample(scene.skill, prefix, branches, tiles, self._patch_labels(scene, views))
 
     def _media(self, scene: Scene, detail: Detail) -> tuple[str, np.ndarray, list[View]]:
         """Prompt text of pictures or clip, tiles, and for each tile (picture, the box of it that it shows)."""
@@ -115,7 +113,8 @@ class SampleMaker:
             text = video_block(scene.clip.timestamps_s, scene.clip.duration_s, self.image_seq_len, self.tokens)
         return text, np.concatenate(tiles), views
 
-    def _branch(self, media: str, turns: tuple[Turn, ...]) -> tuple[tuple[int, ...], Branch]:
+    def _branch(self, media: str, turns: tuple[Turn, ...]) -> tuple[str, Branch]:
+        """(the text before it, of pictures or clip; what follows)."""
         kind = "image" if media.startswith(self.tokens.fake) else "text"
         messages: list[dict[str, object]] = []
         for turn in turns:
@@ -129,7 +128,7 @@ class SampleMaker:
         cut = max(text.rfind(token) + len(token) for token in MEDIA_TOKENS if token in text)
         ids, is_answer = encode_pieces(self.tokenizer, [(text[cut:], False), *rest])
         branch = Branch(tuple(ids), tuple(is_answer), tuple(turn.kind for turn in turns))
-        return tuple(self.tokenizer.encode(text[:cut])), branch
+        return text[:cut], branch
 
     def _patch_labels(self, scene: Scene, views: list[View]) -> np.ndarray:
         side = self.patches_per_side

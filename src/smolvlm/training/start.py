@@ -64,8 +64,8 @@ def start_model(recipe: Recipe, tokenizer: SmolVLMTokenizer) -> SmolVLMForCondit
         return _loaded(recipe)
     config = model_config(recipe, tokenizer)
     if not recipe.start:
-        return SmolVLMForConditionalGeneration(config, "eager")
-    model = SmolVLMForConditionalGeneration.from_pretrained(recipe.start, dtype="float32", attn_implementation="eager")
+        return SmolVLMForConditionalGeneration(config)
+    model = SmolVLMForConditionalGeneration.from_pretrained(recipe.start, dtype="float32")
     if model.config.text_config.num_hidden_layers < config.text_config.num_hidden_layers:
         model = deepened(model, config.text_config.num_hidden_layers)
     given = model.config.to_dict()
@@ -96,7 +96,7 @@ def deepened(model: SmolVLMForConditionalGeneration, layers: int) -> SmolVLMForC
     values: dict[str, Any] = model.config.to_dict()
     fewer = values["text_config"]["num_hidden_layers"]
     config = SmolVLMConfig.from_dict({**values, "text_config": {**values["text_config"], "num_hidden_layers": layers}})
-    deep = SmolVLMForConditionalGeneration(config, "eager")
+    deep = SmolVLMForConditionalGeneration(config)
     sources = [layer * fewer // layers for layer in range(layers)]
     weights = {key: value for key, value in model.state_dict().items() if ".text_model.layers." not in key}
     for layer, source in enumerate(sources):
