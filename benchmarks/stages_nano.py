@@ -6,7 +6,7 @@
   context  RoPE base 10,000 -> 273,000: a fact that stands 2,048 tokens back, farther than nano ever read
   vision   stage 1: nano's text model and vision tower, taken apart and assembled with a new connector, learn to see
   sft      stages 2 and 3: all weights, from what stage 1 left
-  video    video SFT, at the published shares of video, pictures and text
+  video    video SFT, at the published shares of video, pictures and text: directions in words of the compass
   dpo      preference alignment: held-out pairs whose better answer is the likelier one, beside the start
   grpo     rewards: which of two events in a clip came first, exactly right
 
@@ -30,6 +30,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from finetune_nano import new_skill, write
 
 import smolvlm
 from smolvlm import scenes
@@ -184,10 +185,9 @@ def preferred_words(vlm: smolvlm.VLM) -> float:
 
 def train(name: str, output: Path, changes: list[str]) -> float:
     """Seconds of one `smolvlm train`. Relative names in the recipe are of the output folder."""
-    named = [f'data_root="{output}"'] if name in ("context", "dpo", "grpo") else []
+    named = [f'data_root="{output}"'] if name in ("context", "video", "dpo", "grpo") else []
     named += [f'start="{output / "assembled"}"'] if name in ("vision", "sft") else []
     named += [f'merge="{output / "run-vision" / "checkpoint"}"'] if name == "sft" else []
-    named += [f'start="{output / "run-sft" / "checkpoint"}"'] if name == "video" else []
     start = time.perf_counter()
     command = [sys.executable, "-m", "smolvlm", "train", str(RECIPES / f"{name}.toml"), *named, *changes]
     done = subprocess.run([*command, "-o", str(output / f"run-{name}"), "--quiet"], capture_output=True, text=True)
@@ -214,12 +214,11 @@ def stage(name: str, output: Path, changes: list[str]) -> dict[str, Any]:
         after = {"model": checkpoint}
         score = lambda vlm: scenes_told(vlm, "chart", ("chart_value", "chart_highest"), 0.5)  # noqa: E731
     elif name == "video":
-        what, before, after = (
-            "direction of a movement",
-            {"model": output / "run-sft" / "checkpoint"},
-            {"model": checkpoint},
-        )
-        score = lambda vlm: scenes_told(vlm, "video", ("direction",), 0.3)  # noqa: E731
+        if not (output / "clips").exists():
+            (output / "clips").mkdir(parents=True)
+            write("video", output / "clips")
+        what, before, after = "direction of a movement, as on a compass", {}, {"model": checkpoint}
+        score = lambda vlm: new_skill(vlm, "video")  # noqa: E731
     elif name == "dpo":
         write_pairs(output / "pairs")
         what, score, before, after = "better wording is the likelier", preferred_words, {}, {"adapter": checkpoint}

@@ -139,24 +139,27 @@ def test_the_loss_of_many_answers_is_the_same_in_parts(monkeypatch: pytest.Monke
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-def test_the_way_of_a_gpu_gives_the_same_loss_and_gradients(compute: torch.dtype) -> None:
-    """Fused norms, one mask for all layers, all weights cast at once: on a CPU's tensors."""
-    batch, found = collate(drawn(), 2), []
+def test_the_way_of_a_gpu_gives_the_same_loss_and_gradients() -> None:
+    """Fused norms, one mask for all layers, all weights cast at once: on a CPU's tensors.
+
+    In bfloat16 it may be as far from float32's gradient as the way of a CPU is, and half as far again.
+    """
+    batch, losses, gradients = collate(drawn(), 2), {}, {}
     recipe = Recipe("way", 1, start="nano", data=(Source("none"),))
-    for way in (nullcontext, planned_for_gpu):
-        one = Trainee(trainee().model, compute)
-        with way():
-            loss = objectives.loss_of(one, recipe)(batch, 100.0, 0.0)
-            loss.backward()
-        found.append((loss.detach(), {name: value.grad for name, value in one.model.named_parameters()}))
-    rounding = 5e-5 if compute == torch.float32 else 0.1  # both are up to 5 % away from float32's gradients
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=rounding, atol=0)
-    for name, gradient in found[0][1].items():
-        other = found[1][1][name]
-        assert (gradient is None) == (other is None), name
-        if gradient is not None and not name.endswith("k_proj.bias"):  # of nought but rounding
-            assert (gradient - other).norm() <= rounding * gradient.norm() + 1e-9, name
+    for compute in (torch.float32, torch.bfloat16):
+        for way in (nullcontext, planned_for_gpu):
+            one = Trainee(trainee().model, compute)
+            with way():
+                loss = objectives.loss_of(one, recipe)(batch, 100.0, 0.0)
+                loss.backward()
+            learned = [value.grad.flatten() for value in one.model.parameters() if value.grad is not None]
+            losses[compute, way], gradients[compute, way] = float(loss.detach()), torch.cat(learned)
+    exact = gradients[torch.float32, nullcontext]
+    away = {key: float((gradient - exact).norm() / exact.norm()) for key, gradient in gradients.items()}
+    assert away[torch.float32, planned_for_gpu] < 1e-4
+    assert away[torch.bfloat16, planned_for_gpu] < 1.5 * away[torch.bfloat16, nullcontext] < 0.1
+    assert losses[torch.float32, planned_for_gpu] == pytest.approx(losses[torch.float32, nullcontext], rel=1e-5)
+    assert losses[torch.bfloat16, planned_for_gpu] == pytest.approx(losses[torch.float32, nullcontext], rel=0.05)
 
 
 def test_weights_cast_at_once_are_autocasts_and_go_back_where_they_were() -> None:

@@ -26,7 +26,7 @@ MATCHES_ONE = (  # for a list of examples; the published question, without its r
 )
 FRAMES_AT_ONCE = 16  # shown for one window, unless the checkpoint or the caller says less
 FEWEST_FRAMES = 4  # of one or two frames nano says of three windows in four that something moves, of four it doesn't
-DOUBTFUL_MASS = 0.1  # below it the model wanted to say something else: it doesn't know the question
+DOUBTFUL_MASS = 0.5  # below it the model would rather say something else: it doesn't know the question
 
 
 @dataclass(frozen=True)
