@@ -86,8 +86,8 @@ def train(
     early, after a step; the same call goes on. workers: processes that read. lanes: batches that go through the model
     side by side, the CPU's threads divided among them: for small models faster than all threads on one batch, and
     steady beside other work. opened: told once everything is open. score: of a checkpoint directory, beside the
-    recipe's own evaluation. Raises ConfigError, DataError, InputError for a device that isn't here; CheckpointError when
-    output holds another run; TrainingError when it can't go on.
+    recipe's own evaluation. Raises ConfigError, DataError, InputError for a device that isn't here; CheckpointError
+    when output holds another run; TrainingError when it can't go on.
     """
     with parallel.ranks(device) as ranks:
         run = open_run(recipe, ranks)
