@@ -51,8 +51,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim).
 
-    mask: bool, broadcastable to (batch, heads, queries, keys), or None;
-    or of numbers that are added to the scores, but where a CPU learns. causal: only without a mask, queries == keys.
+    mask: bool, broadcastable to (batch, heads, queries, keys), or None; where no CPU learns also numbers, which are
+    added to the scores. causal: only without a mask, queries == keys.
     implementation: a name, or a causal attention of its own that sees more keys than these (training/sequence.py).
     Returns (batch, queries, heads * head_dim) and, when asked for, weights (batch, heads, queries, keys): asking
     computes them eagerly, whatever the implementation.
