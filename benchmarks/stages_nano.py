@@ -34,7 +34,7 @@ from finetune_nano import new_skill, write
 
 import smolvlm
 from smolvlm import scenes
-from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, COLOURS, SHAPES, Scene, Turn
+from smolvlm.scenes import ALL_COLOURS, ALL_SHAPES, COLOURS, SHAPES, Scene
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "stages"
 WARM = ("red", "orange", "yellow", "pink")
@@ -123,15 +123,6 @@ def write_names(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def asked_of(skill: str, kinds: tuple[str, ...], split: str, level: float) -> Iterator[tuple[Scene, Turn]]:
-    """Scenes with a question of one of these kinds, without end."""
-    for index in count():
-        scene = scenes.draw(skill, 77, index, split, level=level)
-        turn = next((turn for turn in scene.turns if turn.kind in kinds), None)
-        if turn:
-            yield scene, turn
-
-
 def take_apart(folder: Path) -> None:
     """nano's text model and vision tower as checkpoints of their own, assembled again: all but what joined them."""
     from smolvlm.checkpoint import write, write_json
@@ -168,9 +159,15 @@ def facts_told(vlm: smolvlm.VLM) -> float:
 
 def scenes_told(vlm: smolvlm.VLM, skill: str, kinds: tuple[str, ...], level: float) -> float:
     asked: list[tuple[dict[str, Any], str]] = []
-    for scene, turn in islice(asked_of(skill, kinds, "test", level), 200):
-        media = {"videos": [list(scene.clip.frames)]} if scene.clip else {"images": list(scene.pictures)}
-        asked.append(({"question": turn.question, "detail": scene.detail, **media}, turn.answer))
+    for index in count():
+        scene = scenes.draw(skill, 77, index, "test", level=level)
+        turn = next((turn for turn in scene.turns if turn.kind in kinds), None)
+        if turn:
+            asked.append(
+                ({"question": turn.question, "detail": scene.detail, "images": list(scene.pictures)}, turn.answer)
+            )
+        if len(asked) == 200:
+            break
     return right(vlm, asked)
 
 

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Place = tuple[nn.Module, str]
-
 
 @contextmanager
 def weights_in_half(model: nn.Module) -> Iterator[None]:
@@ -22,7 +20,7 @@ def weights_in_half(model: nn.Module) -> Iterator[None]:
 
     What is tied to another part (a head that is the table of embeddings) stays as it is.
     """
-    places: dict[nn.Parameter, Place] = {}
+    places: dict[nn.Parameter, tuple[nn.Module, str]] = {}
     shared: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
